@@ -1,0 +1,1 @@
+"""Running the network: in process, or on a Triton server."""

@@ -1,0 +1,1 @@
+"""Pure functions on arrays: the physics of susceptibility, field and phase."""

@@ -1,0 +1,76 @@
+"""Real fast Fourier transforms that work on numpy and torch arrays alike."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from array_api_compat import is_torch_array
+
+Array = Any
+"""A numpy array or a torch tensor; every function returns the kind that it was given."""
+
+WORKERS = len(os.sched_getaffinity(0))
+
+
+def rfftn(x: Array) -> Array:
+    """Half spectrum of a real volume.
+
+    Parameters
+    ----------
+    x : (..., X, Y, Z) real array
+        The last three axes are transformed.
+
+    Returns
+    -------
+    (..., X, Y, Z // 2 + 1) complex array
+    """
+    if is_torch_array(x):
+        import torch
+
+        return torch.fft.rfftn(x, dim=(-3, -2, -1))
+    return scipy.fft.rfftn(x, axes=(-3, -2, -1), workers=WORKERS)
+
+
+def irfftn(spectrum: Array, shape: tuple[int, ...]) -> Array:
+    """Real volume of a half spectrum, the inverse of :func:`rfftn`.
+
+    Parameters
+    ----------
+    spectrum : (..., X, Y, Z // 2 + 1) complex array
+    shape : (X, Y, Z)
+        Shape of the volume, since the half spectrum does not tell an odd Z from an even one.
+    """
+    if is_torch_array(spectrum):
+        import torch
+
+        return torch.fft.irfftn(spectrum, s=shape, dim=(-3, -2, -1))
+    return scipy.fft.irfftn(spectrum, s=shape, axes=(-3, -2, -1), workers=WORKERS)
+
+
+def frequencies(
+    shape: tuple[int, ...], voxel_size: tuple[float, float, float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Spatial frequencies of the half spectrum, 1/mm, each shaped to broadcast along its own axis."""
+    kx = np.fft.fftfreq(shape[0], voxel_size[0]).astype(np.float32)[:, None, None]
+    ky = np.fft.fftfreq(shape[1], voxel_size[1]).astype(np.float32)[None, :, None]
+    kz = np.fft.rfftfreq(shape[2], voxel_size[2]).astype(np.float32)[None, None, :]
+    return kx, ky, kz
+
+
+def fast_shape(shape: tuple[int, ...], margin: tuple[int, ...] | int = 0) -> tuple[int, ...]:
+    """Smallest shape with at least ``margin`` more voxels along each axis that transforms fast."""
+    margins = (margin,) * len(shape) if isinstance(margin, int) else margin
+    return tuple(scipy.fft.next_fast_len(n + m, real=True) for n, m in zip(shape, margins, strict=True))
+
+
+def pad_to(x: Array, shape: tuple[int, ...]) -> Array:
+    """``x`` with zeros behind its end along the last three axes, to ``shape``."""
+    widths = [b - a for a, b in zip(x.shape[-3:], shape, strict=True)]
+    if is_torch_array(x):
+        import torch
+
+        return torch.nn.functional.pad(x, (0, widths[2], 0, widths[1], 0, widths[0]))
+    return np.pad(x, [(0, 0)] * (x.ndim - 3) + [(0, w) for w in widths])

@@ -1,0 +1,1 @@
+"""From a scan to a susceptibility map: stages, patches, network inputs, physics check."""
