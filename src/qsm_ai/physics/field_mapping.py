@@ -1,0 +1,129 @@
+"""From unwrapped phase over echo time to the relative field, with its standard error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+
+from qsm_ai.physics.dipole import GYROMAGNETIC_RATIO
+
+
+@dataclass(frozen=True)
+class FieldMap:
+    """A field, how sure it is, and the phase that was there before any echo.
+
+    Attributes
+    ----------
+    total_field : (X, Y, Z) float32, ppm
+    standard_error : (X, Y, Z) float32, ppm
+    phase_offset : (X, Y, Z) float32, rad
+    """
+
+    total_field: NDArray[np.float32]
+    standard_error: NDArray[np.float32]
+    phase_offset: NDArray[np.float32]
+
+
+def fit_field(
+    unwrapped: NDArray[np.float32],
+    magnitude: NDArray[np.float32] | None,
+    mask: NDArray[np.bool_],
+    echo_times: tuple[float, ...],
+    field_strength: float,
+) -> FieldMap:
+    r"""Fit offset and slope of the phase over echo time, weighted by the magnitude.
+
+    Phase noise is σ/m, so that the weights are :math:`w_j = m_j^2` and
+
+    .. math::
+        \delta = \frac{1}{2\pi\gamma B_0}
+                 \frac{\sum w_j (t_j - \bar t)(\varphi_j - \bar\varphi)}{\sum w_j (t_j - \bar t)^2}, \qquad
+        \mathrm{SE}(\delta) = \frac{1}{2\pi\gamma B_0} \frac{\sigma}{\sqrt{\sum w_j (t_j - \bar t)^2}}
+
+    σ is the larger of the whole volume's noise, from the median weighted residual of the fit, and the mean residual
+    around the voxel, where the phase does not run along a line (flow, steep gradients, lost signal).
+
+    Parameters
+    ----------
+    unwrapped : (E, X, Y, Z) float32, rad
+    magnitude : (E, X, Y, Z) float32 or None
+        Without it all echoes weigh the same.
+    mask : (X, Y, Z) bool
+    echo_times : E values, s
+    field_strength : T
+
+    Returns
+    -------
+    FieldMap
+        Zero outside the mask. With one echo there is no offset; with fewer than three, no residual either, and
+        the noise is read from second differences along the axes instead.
+
+    References
+    ----------
+    Robinson et al. 2017, 10.1002/nbm.3601.
+    """
+    times = np.asarray(echo_times, np.float32)[:, None]
+    phase = unwrapped[:, mask]
+    weights = magnitude[:, mask] ** 2 if magnitude is not None else np.ones_like(phase)
+    weights /= max(float(weights.mean()), 1e-30)
+    weights = np.maximum(weights, 1e-6)
+    total = weights.sum(axis=0)
+    if len(echo_times) == 1:
+        mean_time = np.zeros_like(total)
+        mean_phase = np.zeros_like(total)
+    else:
+        mean_time = (weights * times).sum(axis=0) / total
+        mean_phase = (weights * phase).sum(axis=0) / total
+    spread = (weights * (times - mean_time) ** 2).sum(axis=0)
+    slope = (weights * (times - mean_time) * (phase - mean_phase)).sum(axis=0) / spread
+    offset = mean_phase - slope * mean_time
+
+    if len(echo_times) > 2:
+        residual = phase - offset - slope * times
+        chi2 = (weights * residual**2).sum(axis=0) / (len(echo_times) - 2)
+        variance = np.maximum(_median_variance(chi2, len(echo_times) - 2), _local_mean(chi2, mask))
+    else:
+        variance = np.full_like(total, _texture_variance(unwrapped[-1], mask, weights[-1]))
+    ppm = np.float32(1 / (2 * np.pi * GYROMAGNETIC_RATIO * field_strength))
+
+    def volume(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        filled = np.zeros(mask.shape, np.float32)
+        filled[mask] = values
+        return filled
+
+    return FieldMap(volume(slope * ppm), volume(np.sqrt(variance / spread) * ppm), volume(offset))
+
+
+def _median_variance(chi2: NDArray[np.float32], freedom: int) -> float:
+    """Noise variance from the median of reduced χ² values (Wilson and Hilferty's median of the distribution)."""
+    return float(np.median(chi2)) / (1 - 2 / (9 * freedom)) ** 3
+
+
+def _local_mean(values: NDArray[np.float32], mask: NDArray[np.bool_], size: int = 5) -> NDArray[np.float32]:
+    filled = np.zeros(mask.shape, np.float32)
+    filled[mask] = values
+    share = uniform_filter(mask.astype(np.float32), size)
+    return uniform_filter(filled, size)[mask] / share[mask]
+
+
+def _texture_variance(
+    phase: NDArray[np.float32], mask: NDArray[np.bool_], weights: NDArray[np.float32]
+) -> float:
+    """Upper bound of the noise variance from second differences along each axis, the smoothest axis counting."""
+    weight = np.zeros(mask.shape, np.float32)
+    weight[mask] = weights
+    lowest = np.inf
+    for axis in range(3):
+        middle, low, high = (
+            tuple(s if a == axis else slice(None) for a in range(3))
+            for s in (slice(1, -1), slice(0, -2), slice(2, None))
+        )
+        inside = mask[middle] & mask[low] & mask[high]
+        if inside.any():
+            second = (phase[low] - 2 * phase[middle] + phase[high])[inside]
+            sigma = 1.4826 * float(np.median(np.abs(second) * np.sqrt(weight[middle][inside]))) / np.sqrt(6)
+            lowest = min(lowest, sigma**2)
+    return lowest if np.isfinite(lowest) else 1.0
