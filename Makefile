@@ -1,0 +1,121 @@
+# QSM-AI. `make` or `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+TRITON := .triton
+SAMPLE := data/sample
+DEMO := out/demo
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TORCH := $(shell grep -oE 'torch==[0-9.]+' pyproject.toml | head -n 1)
+JOBS ?= 2
+
+# Packages that start a service when they are installed: nobody's own machine gets them unasked.
+DAEMONS := nginx=nginx-light
+
+##@ Use
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(STAMPS)/runtime ## Set up .venv from the hashed locks: afterwards .venv/bin/qsm-ai exists
+
+.PHONY: up
+up: install $(TRITON)/.stamp $(SAMPLE)/.stamp ## Start Triton, backend and frontend; Ctrl-C stops all three
+	@exec $(BIN)/qsm-ai serve
+
+.PHONY: demo
+demo: install $(SAMPLE)/.stamp ## Simulate the sample scan, reconstruct it, say where the map and its picture are
+	@$(BIN)/qsm-ai reconstruct $(SAMPLE)/sub-sample/anat/*_part-phase_MEGRE.nii.gz \
+	  --magnitude $(SAMPLE)/sub-sample/anat/*_part-mag_MEGRE.nii.gz --output $(DEMO)
+	@echo; echo "Map:     $$(ls $(CURDIR)/$(DEMO)/*_Chimap.nii.gz)"; echo "Picture: $$(ls $(CURDIR)/$(DEMO)/*.png)"
+
+##@ Check
+
+.PHONY: test
+test: $(STAMPS)/test $(TRITON)/.stamp system-packages ## Run the tests
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
+
+.PHONY: test-all
+test-all: $(STAMPS)/test $(TRITON)/.stamp system-packages ## Run the tests, the slow ones too
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+.PHONY: lint
+lint: $(STAMPS)/test ## Check style, formatting, types and the arrows between packages
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+.PHONY: bench
+bench: $(STAMPS)/test $(TRITON)/.stamp ## Measure accuracy and speed (docs/benchmarks.md says how to read them)
+	@$(BIN)/qsm-ai benchmark accuracy
+	@$(BIN)/qsm-ai benchmark speed
+
+##@ Develop
+
+.PHONY: format
+format: $(STAMPS)/test ## Format and mend what can be mended by itself
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+.PHONY: docs
+docs: $(STAMPS)/test ## Write the pages that are generated from code
+	@$(BIN)/python docs/generate.py
+
+.PHONY: lock
+lock: .venv-lock/.stamp ## Lock the dependencies again (make lock ARGS=--upgrade takes the newest)
+	@UV=$(CURDIR)/.venv-lock/bin/uv .venv-lock/bin/python requirements/lock.py $(ARGS)
+
+.PHONY: system-packages
+system-packages: ## Install the Debian packages that some tests drive, where that can be done
+	@.ci/system-packages chromium $(if $(CI),$(DAEMONS))
+
+.PHONY: clean
+clean: ## Remove environments, caches and everything made
+	rm -rf $(VENV) .venv-* $(TRITON) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+	  $(SAMPLE) out dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: each step is done again only when what it was made from has changed.
+
+$(STAMPS)/venv:
+	@python=$$(.ci/find-python) && echo "Making $(VENV) with $$python" && $$python -m venv $(VENV) || \
+	  { echo "Python's venv module is needed (on Debian: apt-get install python3-venv)." >&2; exit 1; }
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/runtime: requirements/build.txt requirements/runtime.txt pyproject.toml | $(STAMPS)/venv
+	@echo "Installing the locked dependencies into $(VENV); the first time takes a minute or two"
+	@$(PIP) install --require-hashes -r requirements/build.txt -r requirements/runtime.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(STAMPS)/test: requirements/test.txt $(STAMPS)/runtime
+	@echo "Installing what the tests need, $(TORCH) among it"
+	@$(PIP) install --require-hashes -r requirements/test.txt
+	@$(PIP) install '$(TORCH)'
+	@touch $@
+
+$(TRITON)/.stamp: requirements/triton.txt
+	@echo "Setting up Triton's own environment in $(TRITON)"
+	@$(BIN)/qsm-ai triton install
+	@touch $@
+
+$(SAMPLE)/.stamp: | $(STAMPS)/runtime
+	@echo "Simulating the sample scan in $(SAMPLE)"
+	@$(BIN)/qsm-ai sample $(SAMPLE)
+	@touch $@
+
+.venv-lock/.stamp:
+	@$$(.ci/find-python) -m venv .venv-lock
+	@.venv-lock/bin/python -m pip --disable-pip-version-check --quiet install uv
+	@touch $@
