@@ -6,6 +6,7 @@
     ├── FileRefusal               the file itself cannot be read as an image
     │   ├── NotAnImage
     │   ├── Truncated
+    │   ├── Damaged               unpacks to something else than its checksum or header promises
     │   ├── TooLarge              also: a gzip bomb
     │   └── WrongDimensions
     ├── GridRefusal               two images do not lie on one grid
@@ -13,11 +14,15 @@
     ├── FieldStrengthRefusal
     ├── DirectionRefusal
     ├── PhaseRefusal              not a phase: a magnitude, all zeros, NaN, a scale that cannot be decided
-    └── MaskRefusal               empty, or on another grid
+    ├── MagnitudeRefusal          not a magnitude: negative values, all zeros
+    ├── FieldRefusal              a field map that cannot be in ppm
+    ├── MaskRefusal               empty, or no mask
+    └── SidecarRefusal            a sidecar that is no JSON object, or belongs to nothing
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -69,6 +74,12 @@ class Truncated(FileRefusal):
     code = "truncated"
 
 
+class Damaged(FileRefusal):
+    """The bytes contradict their own checksum or header."""
+
+    code = "damaged"
+
+
 class TooLarge(FileRefusal):
     """Larger than the limit, as stored or when unpacked."""
 
@@ -111,10 +122,28 @@ class PhaseRefusal(Refusal):
     code = "not-a-phase"
 
 
+class MagnitudeRefusal(Refusal):
+    """The image offered as magnitude is none."""
+
+    code = "not-a-magnitude"
+
+
+class FieldRefusal(Refusal):
+    """The image offered as a field map cannot be one in ppm."""
+
+    code = "not-a-field"
+
+
 class MaskRefusal(Refusal):
     """The mask is empty or no mask."""
 
     code = "mask"
+
+
+class SidecarRefusal(Refusal):
+    """A sidecar that cannot be read, or that belongs to nothing."""
+
+    code = "sidecar"
 
 
 @dataclass(frozen=True)
@@ -123,10 +152,20 @@ class Grid:
 
     The direction of B0 in voxel axes follows from the affine: the scanner's z axis seen from the voxels,
     which is the third row of the affine's rotation.
+
+    Attributes
+    ----------
+    shape : (X, Y, Z)
+    affine : (4, 4), mm
+    header : dict
+        The geometric fields of the NIfTI header as they were stored (pixdim, qform, sform, their codes,
+        units), so that results can be written with exactly the input's geometry. Nothing else of the
+        header is kept.
     """
 
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
+    header: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def voxel_size(self) -> tuple[float, float, float]:
@@ -146,7 +185,7 @@ class Grid:
 class Scan:
     """Everything that a reconstruction needs, checked.
 
-    Exactly one of ``phase``, ``total_field`` and ``local_field`` is given: the place where the pipeline starts.
+    Exactly one of ``phase``, ``total_field`` and ``local_field`` is given: where the pipeline starts.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The table of stages and artefacts: the single truth for pipeline, progress, metrics, file names and docs."""
+"""The table of stages and artefacts: the single truth for pipeline, progress, metrics, file names, docs."""
 
 from __future__ import annotations
 

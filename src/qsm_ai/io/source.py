@@ -1,0 +1,111 @@
+"""Where the bytes of an input come from: a path, bytes in memory, or an open (spooled) file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from qsm_ai.scan import FileRefusal
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much an input may take.
+
+    Attributes
+    ----------
+    stored : bytes
+        Of one file, as it is stored or sent.
+    unpacked : bytes
+        Of all images of one kind (phase, magnitude) of a scan, unpacked, held as float32.
+    """
+
+    stored: int = GIB
+    unpacked: int = 2 * GIB
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One input file.
+
+    Attributes
+    ----------
+    name : str
+        What the user calls it, without any folder.
+    content : Path, bytes or binary file object
+        A file object must be seekable; it is read from its start and left open.
+    """
+
+    name: str
+    content: Path | bytes | BinaryIO
+
+    @classmethod
+    def of(cls, given: SourceFile | str | Path) -> SourceFile:
+        """A source from a path; a source stays as it is."""
+        if isinstance(given, SourceFile):
+            # Browsers on some systems send whole paths as file names.
+            return cls(given.name.replace("\\", "/").rsplit("/", 1)[-1], given.content)
+        path = Path(given)
+        return cls(path.name, path)
+
+    @property
+    def path(self) -> Path | None:
+        """Of the file, where it has one."""
+        return self.content if isinstance(self.content, Path) else None
+
+    @property
+    def stem(self) -> str:
+        """The name without ``.nii``, ``.nii.gz`` or ``.json``."""
+        return stem(self.name)
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[BinaryIO, int]]:
+        """The file at its start, and its size in bytes.
+
+        Raises
+        ------
+        FileRefusal
+            If it does not exist, is a folder or cannot be read.
+        """
+        if isinstance(self.content, Path):
+            if self.content.is_dir():
+                raise FileRefusal("is a folder.", mend="Give a NIfTI file.", file=self.name)
+            try:
+                stream = self.content.open("rb")
+            except FileNotFoundError:
+                raise FileRefusal(
+                    "does not exist.", mend="Check the spelling and the folder.", file=self.name
+                ) from None
+            except OSError:
+                raise FileRefusal(
+                    "cannot be opened.", mend="Check that you may read it.", file=self.name
+                ) from None
+            with stream:
+                yield stream, _size(stream)
+        elif isinstance(self.content, bytes):
+            yield io.BytesIO(self.content), len(self.content)
+        else:
+            size = _size(self.content)
+            yield self.content, size
+
+
+def stem(name: str) -> str:
+    """A file name without the extensions that images and sidecars carry."""
+    lower = name.lower()
+    for extension in (".nii.gz", ".nii", ".json", ".gz"):
+        if lower.endswith(extension):
+            return name[: -len(extension)]
+    return name
+
+
+def _size(stream: BinaryIO) -> int:
+    stream.seek(0, io.SEEK_END)
+    size = stream.tell()
+    stream.seek(0)
+    return size
