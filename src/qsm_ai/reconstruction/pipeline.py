@@ -1,0 +1,369 @@
+"""From a scan to a susceptibility map, stage by stage as the table says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsm_ai.physics.background import lbv
+from qsm_ai.physics.field_mapping import fit_field
+from qsm_ai.physics.inversion import Inverter, tikhonov, tkd
+from qsm_ai.physics.laplacian_unwrapping import unwrap_laplacian
+from qsm_ai.physics.masking import brain_mask
+from qsm_ai.physics.r2star import r2star
+from qsm_ai.physics.referencing import reference
+from qsm_ai.physics.unwrapping import unwrap_echoes
+from qsm_ai.reconstruction.inputs import network_inputs
+from qsm_ai.reconstruction.network import Network
+from qsm_ai.reconstruction.options import Options
+from qsm_ai.reconstruction.patches import plan_patches
+from qsm_ai.reconstruction.quality import physics_check
+from qsm_ai.reconstruction.stages import ARTEFACTS, STAGES, Stage
+from qsm_ai.scan import MaskRefusal, Scan
+
+Volume = NDArray[np.float32]
+
+MARGIN = 4
+"""Voxels kept around the mask."""
+
+PATCHES_AT_ONCE = 16
+"""That are held in memory together."""
+
+CONSISTENCY_WEIGHT = 0.01
+"""μ, dimensionless."""
+
+TYPICAL_FIELD_ERROR = 0.001
+"""ppm, for a scan that starts from a field whose noise nobody knows."""
+
+SMALLEST_BRAIN = 100
+"""Voxels of a mask that was found, not given."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a reconstruction is.
+
+    Attributes
+    ----------
+    stage, title : str
+        From the table of stages.
+    fraction : 0 to 1, of the whole, never falling
+    stage_fraction : 0 to 1, of the stage
+    detail : str
+        Such as "patch 3 of 8"; often empty.
+    """
+
+    stage: str
+    title: str
+    fraction: float
+    stage_fraction: float
+    detail: str = ""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A susceptibility map and everything made on the way to it.
+
+    Attributes
+    ----------
+    artefacts : dict of (X, Y, Z) arrays on the scan's grid
+        Keys of ``stages.ARTEFACTS``; float32, the mask bool.
+    timings : dict
+        Seconds for each stage that ran, in order.
+    scores : dict
+        Of the physics check.
+    options : Options
+    network : str or None
+        Model, version and where it ran.
+    warnings : sentences for the user
+    """
+
+    artefacts: dict[str, NDArray[Any]]
+    timings: dict[str, float]
+    scores: dict[str, float]
+    options: Options
+    network: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def chi(self) -> Volume:
+        """The susceptibility map, ppm."""
+        return self.artefacts["chi"]
+
+
+def planned_stages(scan: Scan, options: Options) -> tuple[Stage, ...]:
+    """The stages of the table that this scan and these options need, in order."""
+    skipped: set[str] = set()
+    if scan.phase is None:
+        skipped.add("field_mapping")
+    if scan.local_field is not None:
+        skipped.add("background")
+    if options.method != "qsm-vit":
+        skipped |= {"network", "consistency"}
+    return tuple(stage for stage in STAGES if stage.name not in skipped)
+
+
+def reconstruct(
+    scan: Scan,
+    options: Options | None = None,
+    network: Network | None = None,
+    on_progress: OnProgress | None = None,
+) -> Reconstruction:
+    """Reconstruct a susceptibility map.
+
+    Parameters
+    ----------
+    scan : Scan
+    options : Options
+    network : Network
+        Needed for the method "qsm-vit".
+    on_progress : callable
+        Told about every stage and patch. An exception that it raises ends the reconstruction and reaches
+        the caller: that is how to cancel.
+
+    Returns
+    -------
+    Reconstruction
+
+    Raises
+    ------
+    MaskRefusal
+        If no mask was given and no brain was found.
+    ValueError
+        If the method needs a network and none was given.
+    """
+    options = options or Options()
+    if options.method == "qsm-vit" and network is None:
+        raise ValueError("the method qsm-vit needs a network")
+    work = _Work(scan, options, network, _Reporter(planned_stages(scan, options), on_progress))
+    timings: dict[str, float] = {}
+    for stage in work.reporter.stages:
+        started = time.perf_counter()
+        work.reporter.begin(stage)
+        STEPS[stage.name](work)
+        timings[stage.name] = time.perf_counter() - started
+    work.reporter.finish()
+    return Reconstruction(
+        artefacts={name: work.full(name) for name in ARTEFACTS if name in work.volumes},
+        timings=timings,
+        scores=work.scores,
+        options=options,
+        network=network.name if network is not None and options.method == "qsm-vit" else None,
+        warnings=tuple(work.warnings),
+    )
+
+
+class _Reporter:
+    """Turns steps within stages into progress of the whole."""
+
+    def __init__(self, stages: Sequence[Stage], tell: OnProgress | None) -> None:
+        self.stages = stages
+        self._tell = tell
+        self._total = sum(stage.share for stage in stages)
+        self._before = 0.0
+        self._stage = stages[0]
+
+    def begin(self, stage: Stage) -> None:
+        done = self.stages[: list(self.stages).index(stage)]
+        self._before = sum(s.share for s in done)
+        self._stage = stage
+        self.step(0.0)
+
+    def step(self, fraction: float, detail: str = "") -> None:
+        if self._tell is not None:
+            whole = (self._before + fraction * self._stage.share) / self._total
+            self._tell(Progress(self._stage.name, self._stage.title, min(whole, 1.0), fraction, detail))
+
+    def finish(self) -> None:
+        if self._tell is not None:
+            self._tell(Progress(self._stage.name, self._stage.title, 1.0, 1.0))
+
+
+@dataclass
+class _Work:
+    """What passes from stage to stage. Volumes are cropped to the mask and a margin."""
+
+    scan: Scan
+    options: Options
+    network: Network | None
+    reporter: _Reporter
+    volumes: dict[str, NDArray[Any]] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    box: tuple[slice, slice, slice] = (slice(None),) * 3
+
+    valid: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=bool))
+    """Where the local field is known: the mask, or less where the background removal takes its rim."""
+
+    inverter: Inverter | None = None
+    network_inputs: Volume | None = None
+    closed_form: Volume | None = None
+    scale: float = 1.0
+    prior: Volume | None = None
+
+    @property
+    def geometry(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Voxel size and direction of B0."""
+        return self.scan.grid.voxel_size, self.scan.b0_direction
+
+    def crop(self, volumes: NDArray[Any]) -> NDArray[Any]:
+        """The box of the mask, of one volume or of a series."""
+        return np.ascontiguousarray(volumes[(..., *self.box)])
+
+    def full(self, name: str) -> NDArray[Any]:
+        """A cropped volume back on the scan's grid."""
+        cropped = self.volumes[name]
+        volume = np.zeros(self.scan.grid.shape, dtype=cropped.dtype)
+        volume[self.box] = cropped
+        return volume
+
+
+def _mask(work: _Work) -> None:
+    scan = work.scan
+    mask = scan.mask
+    if mask is None:
+        if scan.phase is None:
+            raise MaskRefusal("A field without a mask cannot be reconstructed.", mend="Give the mask.")
+        mask = brain_mask(scan.magnitude, scan.phase, scan.echo_times, scan.grid.voxel_size)
+        if np.count_nonzero(mask) < SMALLEST_BRAIN:
+            raise MaskRefusal(
+                "No brain could be found in the images.", mend="Give a mask of the brain with --mask."
+            )
+    work.box = _box(mask, MARGIN)
+    work.valid = work.volumes["mask"] = work.crop(mask)
+
+
+def _field_mapping(work: _Work) -> None:
+    scan = work.scan
+    assert scan.phase is not None  # noqa: S101 - planned_stages leaves this stage out otherwise
+    mask = work.volumes["mask"]
+    phase = work.crop(scan.phase)
+    magnitude = None if scan.magnitude is None else work.crop(scan.magnitude)
+    if magnitude is None:
+        work.warnings.append("No magnitude was given: all echoes weigh the same, and there is no R2* map.")
+    if len(scan.echo_times) == 1:
+        work.warnings.append("With a single echo the phase offset of the coils stays in the field.")
+    if work.options.unwrapping == "laplacian":
+        unwrapped = unwrap_laplacian(phase, scan.grid.voxel_size) * mask
+    else:
+        unwrapped = unwrap_echoes(phase, magnitude, mask, scan.echo_times)
+    work.reporter.step(0.6)
+    fitted = fit_field(unwrapped, magnitude, mask, scan.echo_times, scan.field_strength)
+    work.volumes["total_field"] = fitted.total_field
+    work.volumes["field_error"] = fitted.standard_error
+    if magnitude is not None and len(scan.echo_times) > 1:
+        work.reporter.step(0.9)
+        work.volumes["r2star"] = r2star(magnitude, mask, scan.echo_times)
+
+
+def _background(work: _Work) -> None:
+    if "total_field" not in work.volumes:
+        work.volumes["total_field"] = work.crop(work.scan.total_field) * work.volumes["mask"]  # type: ignore[arg-type]
+    total, mask = work.volumes["total_field"], work.volumes["mask"]
+    voxel_size, b0_direction = work.geometry
+    if work.options.background == "lbv":
+        work.volumes["local_field"] = lbv(total, mask, voxel_size)
+    elif work.options.background == "pdf":
+        from qsm_ai.physics.pdf import pdf
+
+        error = work.volumes.get("field_error")
+        work.volumes["local_field"] = pdf(total, mask, voxel_size, b0_direction, error)
+    else:
+        from qsm_ai.physics.v_sharp import v_sharp
+
+        work.volumes["local_field"], work.valid = v_sharp(total, mask, voxel_size)
+
+
+def _inversion(work: _Work) -> None:
+    if "local_field" not in work.volumes:
+        work.volumes["local_field"] = work.crop(work.scan.local_field) * work.volumes["mask"]  # type: ignore[arg-type]
+    local, mask = work.volumes["local_field"], work.valid
+    voxel_size, b0_direction = work.geometry
+    method = work.options.method
+    if method == "qsm-vit":
+        error = work.volumes.get("field_error", mask * np.float32(TYPICAL_FIELD_ERROR))
+        work.inverter = Inverter(local, voxel_size, b0_direction)
+        work.network_inputs, work.closed_form, work.scale = network_inputs(work.inverter, error, mask)
+        return
+    if method == "tkd":
+        chi = tkd(local, mask, voxel_size, b0_direction)
+    elif method == "tikhonov":
+        chi = tikhonov(local, mask, voxel_size, b0_direction)
+    else:
+        from qsm_ai.physics.total_variation import total_variation
+
+        chi = total_variation(local, mask, voxel_size, b0_direction)
+    work.volumes["chi"] = reference(chi, mask, work.options.reference)
+
+
+def _network(work: _Work) -> None:
+    assert work.network is not None  # noqa: S101 - reconstruct() sees to it
+    assert work.network_inputs is not None  # noqa: S101
+    assert work.closed_form is not None  # noqa: S101
+    plan = plan_patches(work.valid)
+    correction = np.zeros(work.valid.shape, dtype=np.float32)
+    work.reporter.step(0.0, f"patch 0 of {len(plan)}")
+    for batch in plan.batches(PATCHES_AT_ONCE):
+
+        def on_patch(done: int, first: int = batch.start) -> None:
+            count = first + done
+            work.reporter.step(count / len(plan), f"patch {count} of {len(plan)}")
+
+        corrections = work.network.predict(plan.cut(work.network_inputs, batch), on_patch)
+        plan.blend(corrections, correction, batch)
+    work.prior = (work.closed_form + np.float32(work.scale) * correction) * work.valid
+    work.network_inputs = work.closed_form = None
+
+
+def _consistency(work: _Work) -> None:
+    assert work.prior is not None  # noqa: S101 - the stage before made it
+    assert work.inverter is not None  # noqa: S101
+    chi = work.inverter.consistency(work.prior, CONSISTENCY_WEIGHT)
+    work.volumes["chi"] = reference(chi, work.valid, work.options.reference)
+    work.prior = work.inverter = None
+
+
+def _physics_check(work: _Work) -> None:
+    check = physics_check(
+        work.volumes["chi"],
+        work.volumes["local_field"],
+        work.valid,
+        *work.geometry,
+        work.volumes.get("field_error"),
+    )
+    work.volumes["residual"] = check.residual
+    work.scores.update(check.scores)
+    work.warnings.extend(check.warnings)
+
+
+STEPS: dict[str, Callable[[_Work], None]] = {
+    "mask": _mask,
+    "field_mapping": _field_mapping,
+    "background": _background,
+    "inversion": _inversion,
+    "network": _network,
+    "consistency": _consistency,
+    "physics_check": _physics_check,
+}
+"""How each stage of the table is done."""
+
+
+def _box(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice, slice]:
+    """The smallest box around the mask, with a margin where the volume has room for it."""
+    box = []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        filled = np.flatnonzero(mask.any(axis=others))
+        box.append(
+            slice(max(0, int(filled[0]) - margin), min(mask.shape[axis], int(filled[-1]) + 1 + margin))
+        )
+    x, y, z = box
+    return x, y, z
