@@ -28,6 +28,7 @@ help: ## List the targets
 
 .PHONY: install
 install: $(STAMPS)/runtime ## Set up .venv from the hashed locks: afterwards .venv/bin/qsm-ai exists
+	@echo "Ready: $(BIN)/qsm-ai"
 
 .PHONY: up
 up: install $(TRITON)/.stamp $(SAMPLE)/.stamp ## Start Triton, backend and frontend; Ctrl-C stops all three
