@@ -17,7 +17,8 @@
     ├── MagnitudeRefusal          not a magnitude: negative values, all zeros
     ├── FieldRefusal              a field map that cannot be in ppm
     ├── MaskRefusal               empty, or no mask
-    └── SidecarRefusal            a sidecar that is no JSON object, or belongs to nothing
+    ├── SidecarRefusal            a sidecar that is no JSON object, or belongs to nothing
+    └── OutputRefusal             a folder that results cannot be written to
 """
 
 from __future__ import annotations
@@ -144,6 +145,12 @@ class SidecarRefusal(Refusal):
     """A sidecar that cannot be read, or that belongs to nothing."""
 
     code = "sidecar"
+
+
+class OutputRefusal(Refusal):
+    """A place that results cannot be written to."""
+
+    code = "output"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,177 @@
+"""Writing results: all of them or none, on the input's grid, with nothing of its header but geometry."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from numpy.typing import NDArray
+
+from qsm_ai.io.picture import three_planes
+from qsm_ai.io.report import make_report
+from qsm_ai.reconstruction.pipeline import Reconstruction
+from qsm_ai.reconstruction.stages import ARTEFACTS
+from qsm_ai.scan import Grid, OutputRefusal, Scan
+
+REPORT_SUFFIX = "qsm.json"
+PICTURE_SUFFIX = "Chimap.png"
+
+
+def encode_nifti(volume: NDArray[Any], grid: Grid, window: tuple[float, float] = (0.0, 0.0)) -> bytes:
+    """A gzipped NIfTI-1 file with the geometry that the input's header had.
+
+    Parameters
+    ----------
+    volume : (X, Y, Z) array
+        bool is written as 8-bit integers, everything else as 32-bit floats.
+    grid : Grid
+        A grid without stored header fields is written by its affine, as scanner coordinates.
+    window : (low, high)
+        Suggested to viewers; (0, 0) suggests nothing.
+
+    Returns
+    -------
+    bytes
+        The same for the same input, whenever it is written.
+    """
+    stored = volume.astype(np.uint8 if volume.dtype == np.bool_ else np.dtype("<f4"), copy=False)
+    header: Any = Nifti1Header(endianness="<")  # type: ignore[no-untyped-call]
+    header.set_data_shape(stored.shape)
+    header.set_data_dtype(stored.dtype)
+    if grid.header:
+        for key, value in grid.header.items():
+            if key == "pixdim":
+                header["pixdim"][: len(value)] = value  # type: ignore[arg-type]
+            else:
+                header[key] = value
+    else:
+        header.set_qform(grid.affine, code=1)
+        header.set_sform(grid.affine, code=1)
+        header.set_xyzt_units("mm")
+    header["scl_slope"], header["scl_inter"] = 1.0, 0.0
+    header["cal_min"], header["cal_max"] = window
+    header["magic"] = b"n+1"
+    header["vox_offset"] = 352
+    content = header.binaryblock + b"\0\0\0\0" + stored.tobytes(order="F")
+    return gzip.compress(content, compresslevel=1, mtime=0)
+
+
+def picture(scan: Scan, reconstruction: Reconstruction, name: str = "chi") -> bytes:
+    """A PNG of three planes of one artefact."""
+    artefact = ARTEFACTS[name]
+    volume = reconstruction.artefacts[name].astype(np.float32, copy=False)
+    codes = (scan.grid.header.get("qform_code", 1), scan.grid.header.get("sform_code", 1))
+    return three_planes(
+        volume, scan.grid, artefact.window, artefact.title, artefact.unit, oriented=any(codes)
+    )
+
+
+def write_outputs(
+    scan: Scan,
+    reconstruction: Reconstruction,
+    folder: str | Path,
+    file_timings: Mapping[str, float] | None = None,
+) -> dict[str, Path]:
+    """Write every artefact, the report and the picture into a folder.
+
+    Everything is written beside its place first and moved there at the end, so that a failure leaves the
+    folder as it was.
+
+    Parameters
+    ----------
+    scan : Scan
+    reconstruction : Reconstruction
+    folder : path
+        Made if it does not exist.
+    file_timings : dict
+        Seconds spent on files before, for the report.
+
+    Returns
+    -------
+    dict
+        Artefact name, "report" or "picture" to the file's path.
+
+    Raises
+    ------
+    OutputRefusal
+        If the folder cannot be made or written.
+    """
+    started = time.perf_counter()
+    with _all_or_nothing(Path(folder)) as (staging, final):
+        files: dict[str, str] = {}
+        for name, volume in reconstruction.artefacts.items():
+            files[name] = f"{scan.name}_{ARTEFACTS[name].suffix}.nii.gz"
+            content = encode_nifti(volume, scan.grid, ARTEFACTS[name].window)
+            (staging / files[name]).write_bytes(content)
+        files["picture"] = f"{scan.name}_{PICTURE_SUFFIX}"
+        (staging / files["picture"]).write_bytes(picture(scan, reconstruction))
+        files["report"] = f"{scan.name}_{REPORT_SUFFIX}"
+        timings = {**(file_timings or {}), "writing": time.perf_counter() - started}
+        report = make_report(scan, reconstruction, timings)
+        (staging / files["report"]).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        written = {}
+        for name, file in files.items():
+            written[name] = final / file
+            os.replace(staging / file, written[name])  # noqa: PTH105 - one call for files on one disk
+    return written
+
+
+def require_writable(folder: str | Path) -> None:
+    """Refuse a folder into which results could not be written, before any work is done for them.
+
+    Raises
+    ------
+    OutputRefusal
+    """
+    path = Path(folder)
+    existing = path
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise OutputRefusal("The output is no folder.", mend="Give a folder with --output.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputRefusal(
+            "The output folder cannot be written.", mend="Give a folder of your own with --output."
+        )
+
+
+@contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """A place to write and the final folder; both gone if anything fails and they were not there before."""
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".qsm-ai-", dir=folder))
+    except OSError:
+        _remove_empty(made)
+        raise OutputRefusal(
+            "The output folder cannot be written.", mend="Give a folder of your own with --output."
+        ) from None
+    try:
+        yield staging, folder
+    except BaseException as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        _remove_empty(made)
+        if isinstance(error, OSError):
+            raise OutputRefusal(
+                "The results could not be written.", mend="Check the space left on the disk."
+            ) from error
+        raise
+    staging.rmdir()
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
