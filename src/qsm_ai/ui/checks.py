@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from qsm_ai.ui.uploads import Header
 
 
+Image = tuple[str, Header | None]
+"""Name of a file, and its header if that could be read."""
+
+
 @dataclass(frozen=True)
 class Objection:
     """A reason not to send yet: what is wrong, and how to mend it."""
@@ -49,7 +53,11 @@ def check_echo_times(text: str, echoes: int | None) -> list[Objection]:
     except ValueError:
         return [Objection("The echo times contain something that is not a number.", mend)]
     if not times:
-        return [Objection("The echo times are missing.", "Add the JSON sidecars, or " + mend[0].lower() + mend[1:])]
+        return [
+            Objection(
+                "The echo times are missing.", "Add the JSON sidecars, or " + mend[0].lower() + mend[1:]
+            )
+        ]
     objections = []
     if echoes is not None and len(times) != echoes:
         objections.append(
@@ -70,7 +78,9 @@ def check_echo_times(text: str, echoes: int | None) -> list[Objection]:
     elif times[-1] > 500:
         guess = format_times([time / 1000 for time in times])
         objections.append(
-            Objection("The echo times are a thousand times too long for a scan.", f"Should they be {guess} ms?")
+            Objection(
+                "The echo times are a thousand times too long for a scan.", f"Should they be {guess} ms?"
+            )
         )
     return objections
 
@@ -92,21 +102,34 @@ def check_direction(direction: Sequence[float]) -> list[Objection]:
 
 
 def check_files(
-    phase: Sequence[tuple[str, Header | None]],
-    magnitude: Sequence[tuple[str, Header | None]],
-    mask: Sequence[tuple[str, Header | None]],
+    phase: Sequence[Image],
+    magnitude: Sequence[Image] = (),
+    mask: Sequence[Image] = (),
+    field: Sequence[Image] = (),
 ) -> list[Objection]:
     """Objections to the choice of files, as far as their headers tell; unreadable ones are left to the API.
 
     Parameters
     ----------
     phase, magnitude, mask : (file name, header or None), in echo order
+    field : likewise, total or local fields to start from instead of a phase
     """
-    if not phase:
+    if not phase and not field:
         return [Objection("No file is marked as phase.", "Say which of your files are phase images.")]
     objections = []
+    if len(field) + bool(phase) > 1:
+        objections.append(
+            Objection(
+                "There are several starting points.",
+                "Keep the phase, or one field, and leave the others unused.",
+            )
+        )
+    if field and not mask:
+        objections.append(Objection("A field needs a brain mask.", "Drop the mask that belongs to it."))
     if len(mask) > 1:
-        objections.append(Objection("Several files are marked as mask.", "Keep one and leave the others unused."))
+        objections.append(
+            Objection("Several files are marked as mask.", "Keep one and leave the others unused.")
+        )
     phase_echoes, magnitude_echoes = count_echoes(phase), count_echoes(magnitude)
     if magnitude and phase_echoes and magnitude_echoes and phase_echoes != magnitude_echoes:
         objections.append(
@@ -115,7 +138,7 @@ def check_files(
                 "Give one magnitude for each phase, or none at all.",
             )
         )
-    known = [(name, header) for name, header in (*phase, *magnitude, *mask) if header is not None]
+    known = [(name, header) for name, header in (*phase, *field, *magnitude, *mask) if header is not None]
     for name, header in known[1:]:
         first_name, first = known[0]
         if header.shape != first.shape:
@@ -129,7 +152,7 @@ def check_files(
     return objections
 
 
-def count_echoes(images: Sequence[tuple[str, Header | None]]) -> int | None:
+def count_echoes(images: Sequence[Image]) -> int | None:
     """Number of volumes in some images together, None if a header could not be read."""
     headers = [header for _, header in images]
     if any(header is None for header in headers):

@@ -39,7 +39,14 @@ class Plane:
 
 
 def paint(
-    png: bytes, plane: Plane, *, palette: Palette, millimetres: float, side: int = 640, crosshair: bool = True
+    png: bytes,
+    plane: Plane,
+    *,
+    palette: Palette,
+    millimetres: float,
+    mask: bytes | None = None,
+    side: int = 640,
+    crosshair: bool = True,
 ) -> Image.Image:
     """A square picture of one slice, in its physical proportions.
 
@@ -52,18 +59,23 @@ def paint(
         Grey, or blue (negative) through white to red (positive) for maps around zero.
     millimetres : float
         Edge of the square; the same for the three planes, so that they share one scale.
+    mask : bytes or None
+        A slice of the brain mask; where it is black nothing is drawn.
     side : int
         Edge of the square, pixels.
     crosshair : bool
         Whether the crosshair is drawn.
     """
-    grey = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
-    coloured = Image.fromarray(colours(palette)[grey])
+    coloured = Image.fromarray(colours(palette)[_grey(png)])
     width, height = (max(1, round(edge / millimetres * side)) for edge in plane.extent)
     coloured = coloured.resize((width, height), Image.Resampling.BICUBIC)
     canvas = Image.new("RGB", (side, side), BACKGROUND)
     left, top = (side - width) // 2, (side - height) // 2
-    canvas.paste(coloured, (left, top))
+    if mask is None:
+        canvas.paste(coloured, (left, top))
+    else:
+        inside = Image.fromarray(np.where(_grey(mask) > 0, 255, 0).astype(np.uint8))
+        canvas.paste(coloured, (left, top), inside.resize((width, height), Image.Resampling.BICUBIC))
     draw = ImageDraw.Draw(canvas)
     if crosshair:
         x, y = left + plane.cross[0] * width, top + plane.cross[1] * height
@@ -88,7 +100,9 @@ def colours(palette: Palette) -> NDArray[np.uint8]:
         stops = [(22, 54, 122), (73, 133, 196), (245, 245, 242), (214, 104, 77), (122, 20, 34)]
     at = np.linspace(0, 1, len(stops))
     ramp = np.linspace(0, 1, 256)
-    return np.stack([np.interp(ramp, at, channel) for channel in zip(*stops, strict=True)], axis=1).astype(np.uint8)
+    return np.stack([np.interp(ramp, at, channel) for channel in zip(*stops, strict=True)], axis=1).astype(
+        np.uint8
+    )
 
 
 def png_bytes(picture: Image.Image) -> bytes:
@@ -109,6 +123,10 @@ def side_by_side(pictures: Sequence[Image.Image], gap: int = 8) -> Image.Image:
     return row
 
 
+def _grey(png: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+
+
 def _draw_crosshair(draw: ImageDraw.ImageDraw, x: float, y: float, side: int) -> None:
     gap = side // 40
     for line in ((0, y, x - gap, y), (x + gap, y, side, y), (x, 0, x, y - gap), (x, y + gap, x, side)):
@@ -119,6 +137,11 @@ def _draw_crosshair(draw: ImageDraw.ImageDraw, x: float, y: float, side: int) ->
 def _draw_letters(draw: ImageDraw.ImageDraw, letters: tuple[str, str, str, str], side: int) -> None:
     font = ImageFont.load_default(side / 32)
     inset = side // 40
-    places = ((inset, side / 2, "lm"), (side - inset, side / 2, "rm"), (side / 2, inset, "mt"), (side / 2, side - inset, "mb"))
+    places = (
+        (inset, side / 2, "lm"),
+        (side - inset, side / 2, "rm"),
+        (side / 2, inset, "mt"),
+        (side / 2, side - inset, "mb"),
+    )
     for letter, (x, y, anchor) in zip(letters, places, strict=True):
         draw.text((x, y), letter, fill=_INK, font=font, anchor=anchor, stroke_width=2, stroke_fill=BACKGROUND)

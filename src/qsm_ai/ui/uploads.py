@@ -19,6 +19,8 @@ class Role(StrEnum):
     MAGNITUDE = "magnitude"
     MASK = "mask"
     SIDECAR = "sidecar"
+    TOTAL_FIELD = "total_field"
+    LOCAL_FIELD = "local_field"
     UNUSED = "unused"
 
 
@@ -71,7 +73,9 @@ _EXTENSION = re.compile(r"\.(nii\.gz|nii|json)$", re.IGNORECASE)
 _PHASE = re.compile(r"(^|[^a-z])(ph|pha|phase|phs)\d*([^a-z]|$)")
 _MAGNITUDE = re.compile(r"(^|[^a-z])(m|mag|magn|magnitude)\d*([^a-z]|$)")
 _MASK = re.compile(r"mask\d*([^a-z]|$)")
-_RESULT = re.compile(r"(chimap|chi|truth|r2starmap|t2starmap|totalfield|localfield|fieldmap)([^a-z]|$)")
+_TOTAL_FIELD = re.compile(r"(^|[^a-z])total_?field([^a-z]|$)")
+_LOCAL_FIELD = re.compile(r"(^|[^a-z])(local_?field|tissue_?field)([^a-z]|$)")
+_RESULT = re.compile(r"(^|[^a-z])(chi|chimap|truth|r2starmap|t2starmap|fielderror|residual)([^a-z]|$)")
 
 
 def stem(name: str) -> str:
@@ -89,7 +93,9 @@ def sort_files(files: Iterable[File]) -> dict[str, Role]:
     """Role of every file, by its name first and its sidecar second.
 
     BIDS entities (``part-phase``, ``part-mag``), the suffixes of dcm2niix (``_ph``), and plain words are
-    understood. A lone image is a phase; an image named like a phase without its ``_ph`` is its magnitude.
+    understood. A lone image is a phase; an image named like a phase without its ``_ph`` is its magnitude. The
+    reconstruction starts as early as it can: a local field counts only without a total field, and either only
+    without a phase.
 
     Returns
     -------
@@ -106,11 +112,15 @@ def sort_files(files: Iterable[File]) -> dict[str, Role]:
             undecided.append(file.name)
         roles[file.name] = role or Role.UNUSED
 
+    starts = [r for r in (Role.PHASE, Role.TOTAL_FIELD, Role.LOCAL_FIELD) if r in roles.values()]
+    for name, role in roles.items():
+        if role in starts[1:]:
+            roles[name] = Role.UNUSED
     phase_stems = {_PHASE.sub("", stem(name).lower()) for name, role in roles.items() if role is Role.PHASE}
     for name in undecided:
         if stem(name).lower() in phase_stems:
             roles[name] = Role.MAGNITUDE
-        elif not phase_stems and len(undecided) == 1:
+        elif not starts and len(undecided) == 1:
             roles[name] = Role.PHASE
     return roles
 
@@ -200,6 +210,8 @@ def _role_by_name(name: str) -> Role | None:
         (_MASK, Role.MASK),
         (_PHASE, Role.PHASE),
         (_MAGNITUDE, Role.MAGNITUDE),
+        (_TOTAL_FIELD, Role.TOTAL_FIELD),
+        (_LOCAL_FIELD, Role.LOCAL_FIELD),
         (_RESULT, Role.UNUSED),
     ):
         if pattern.search(base):

@@ -1,0 +1,223 @@
+"""The API as the page sees it: one httpx client, plain records, and every failure as one problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import httpx
+
+from qsm_ai.ui.submission import Submission
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+Axis = Literal["axial", "coronal", "sagittal"]
+
+
+class Problem(Exception):  # noqa: N818 - what the API calls it
+    """What went wrong, for the person at the page.
+
+    Attributes
+    ----------
+    code : str
+    sentence : str
+        What is wrong.
+    mend : str
+        What can be done, empty if nothing is known.
+    file : str or None
+        Name of the file concerned.
+    """
+
+    def __init__(self, code: str, sentence: str, mend: str = "", file: str | None = None) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.sentence = sentence
+        self.mend = mend
+        self.file = file
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """From an RFC 9457 problem document."""
+        return cls(
+            code=str(document.get("code") or "unknown"),
+            sentence=str(document.get("detail") or document.get("title") or "The request was refused."),
+            mend=str(document.get("mend") or ""),
+            file=document.get("file"),
+        )
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A volume of a finished job.
+
+    Attributes
+    ----------
+    name : key in the API's addresses
+    title : for people
+    unit : of its values, empty for a mask
+    window : usual display range in ``unit``
+    file : name under which it is downloaded
+    size : bytes
+    shape, voxel_size : voxels and mm along right, anterior, superior
+    """
+
+    name: str
+    title: str
+    unit: str
+    window: tuple[float, float]
+    file: str
+    size: int
+    shape: tuple[int, int, int]
+    voxel_size: tuple[float, float, float]
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """From the API's JSON."""
+        low, high = document["window"]
+        x, y, z = document["shape"]
+        dx, dy, dz = document["voxel_size"]
+        return cls(
+            name=document["name"],
+            title=document["title"],
+            unit=document["unit"],
+            window=(float(low), float(high)),
+            file=document["file"],
+            size=int(document["size"]),
+            shape=(int(x), int(y), int(z)),
+            voxel_size=(float(dx), float(dy), float(dz)),
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A reconstruction, as the API last told it."""
+
+    id: str
+    name: str
+    state: State
+    title: str = ""
+    fraction: float = 0.0
+    queue_position: int | None = None
+    seconds_left: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    artefacts: tuple[Artefact, ...] = ()
+    problem: Problem | None = None
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """From the API's JSON."""
+        problem = document.get("problem")
+        return cls(
+            id=document["id"],
+            name=document.get("name") or document["id"],
+            state=document["state"],
+            title=document.get("title") or "",
+            fraction=float(document.get("fraction") or 0.0),
+            queue_position=document.get("queue_position"),
+            seconds_left=document.get("seconds_left"),
+            scores=document.get("scores") or {},
+            timings=document.get("timings") or {},
+            artefacts=tuple(Artefact.from_document(a) for a in document.get("artefacts") or ()),
+            problem=Problem.from_document(problem) if problem else None,
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in {"done", "failed", "cancelled"}
+
+
+class Backend:
+    """The API at one address.
+
+    Every method raises :class:`Problem`, and nothing else, when the answer is not the wanted one.
+
+    Parameters
+    ----------
+    url : str
+        Where the API listens, without ``/api/v1``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        # Long writes: a scan of some hundred megabytes over a slow link. Reads wait for validation only.
+        timeout = httpx.Timeout(connect=5, read=120, write=600, pool=10)
+        self._http = httpx.Client(base_url=self.url, timeout=timeout)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    def ready(self) -> bool:
+        """Whether the whole service is ready to reconstruct."""
+        try:
+            return self._http.get("/readyz", timeout=5).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def submit(self, submission: Submission) -> Job:
+        """Send a scan; the job is queued when this returns."""
+        answer = self._request(
+            "POST", "/api/v1/reconstruct", files=submission.parts(), data=submission.fields()
+        )
+        return Job.from_document(answer.json())
+
+    def job(self, job_id: str) -> Job:
+        """How a job stands."""
+        return Job.from_document(self._request("GET", f"/api/v1/jobs/{job_id}").json())
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job."""
+        self._request("POST", f"/api/v1/jobs/{job_id}/cancel")
+
+    def delete(self, job_id: str) -> None:
+        """Remove a job with its upload and results."""
+        self._request("DELETE", f"/api/v1/jobs/{job_id}")
+
+    def artefact(self, job_id: str, name: str) -> bytes:
+        """A result file."""
+        return self._request("GET", f"/api/v1/jobs/{job_id}/artefacts/{name}").content
+
+    def slice(self, job_id: str, artefact: str, axis: Axis, index: int, window: tuple[float, float]) -> bytes:
+        """One slice as a grey PNG, one pixel per voxel."""
+        low, high = window
+        return self._request(
+            "GET",
+            f"/api/v1/jobs/{job_id}/slices/{artefact}.png",
+            params={"axis": axis, "index": index, "low": low, "high": high},
+        ).content
+
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        with _as_problem():
+            answer = self._http.request(method, path, **arguments)
+        if answer.is_success:
+            return answer
+        try:
+            document = answer.json()
+        except ValueError:
+            document = {}
+        if not isinstance(document, dict) or not ("detail" in document or "title" in document):
+            raise Problem(
+                f"http-{answer.status_code}",
+                f"The service answered with status {answer.status_code}.",
+                "Try again; if it stays so, tell whoever runs this service.",
+            )
+        raise Problem.from_document(document)
+
+
+@contextmanager
+def _as_problem() -> Iterator[None]:
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise Problem(
+            "timeout", "The service does not answer in time.", "Try again when it is less busy."
+        ) from error
+    except httpx.HTTPError as error:
+        raise Problem(
+            "unreachable",
+            "The service cannot be reached.",
+            "Check that the backend runs, then try again.",
+        ) from error

@@ -1,0 +1,57 @@
+"""One job: on its way, finished, failed or cancelled."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from qsm_ai.ui import result, session
+from qsm_ai.ui.backend import Job, Problem
+from qsm_ai.ui.following import follow
+from qsm_ai.ui.notices import escape, show_problem
+
+
+def page(job_id: str) -> None:
+    """Draw a job in whatever state it is."""
+    try:
+        job = session.backend().job(job_id)
+    except Problem as problem:
+        st.title("This reconstruction cannot be shown", anchor=False)
+        show_problem(problem)
+        st.button("New scan", icon=":material/add:", on_click=session.show, args=(None,), key="again")
+        return
+    _header(job)
+    if not job.ended:
+        follow(job_id)
+    elif job.state == "done":
+        result.show(job)
+    elif job.problem is not None:
+        show_problem(job.problem)
+    elif job.state == "failed":
+        st.error("The reconstruction failed, and the service does not say why.", icon=":material/error:")
+    else:
+        st.info("This reconstruction was cancelled.", icon=":material/stop_circle:")
+
+
+def _header(job: Job) -> None:
+    entry = session.entry(job.id)
+    title, buttons = st.columns([4, 1], vertical_alignment="bottom")
+    title.title(escape(entry.name if entry else job.name), anchor=False)
+    if job.ended:
+        with buttons.container(horizontal=True, horizontal_alignment="right"):
+            if st.button("Delete", icon=":material/delete:", type="tertiary", key=f"delete/{job.id}"):
+                _confirm_deletion(job.id)
+
+
+@st.dialog("Delete this reconstruction?")
+def _confirm_deletion(job_id: str) -> None:
+    st.write("The uploaded scan and all results are removed from the service. This cannot be undone.")
+    if st.button("Delete everything", type="primary", icon=":material/delete:", width="stretch"):
+        try:
+            session.backend().delete(job_id)
+        except Problem as problem:
+            show_problem(problem)
+            return
+        session.forget(job_id)
+        st.cache_data.clear()
+        session.show(None)
+        st.rerun()

@@ -1,0 +1,87 @@
+"""What the page remembers for one visitor: the open job, the jobs started here, the sample."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from qsm_ai.ui.backend import Backend
+from qsm_ai.ui.uploads import File
+
+_SAMPLE_SUFFIXES = (".nii", ".nii.gz", ".json")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job started in this session.
+
+    Attributes
+    ----------
+    id : the API's
+    name : what the history calls it
+    command : the equivalent command line
+    """
+
+    id: str
+    name: str
+    command: str
+
+
+@st.cache_resource
+def backend() -> Backend:
+    """The API at ``QSM_API_URL``, one client for all visitors."""
+    return Backend(os.environ.get("QSM_API_URL", "http://127.0.0.1:8000"))
+
+
+def current_job() -> str | None:
+    """Id of the job that is looked at, kept in the page's address; None on the form."""
+    return st.query_params.get("job")
+
+
+def show(job_id: str | None) -> None:
+    """Look at a job, or at the form, from the next run on."""
+    if job_id is None:
+        st.query_params.pop("job", None)
+    else:
+        st.query_params["job"] = job_id
+
+
+def history() -> list[Entry]:
+    """Jobs started in this session, newest first."""
+    entries: list[Entry] = st.session_state.setdefault("history", [])
+    return entries
+
+
+def entry(job_id: str) -> Entry | None:
+    """What is remembered of a job, None if it was started elsewhere."""
+    return next((e for e in history() if e.id == job_id), None)
+
+
+def remember(new: Entry) -> None:
+    """Put a job on top of the history."""
+    history().insert(0, new)
+
+
+def forget(job_id: str) -> None:
+    """Take a job out of the history."""
+    st.session_state["history"] = [e for e in history() if e.id != job_id]
+
+
+def sample_folder() -> Path | None:
+    """Folder of the sample scan (``QSM_SAMPLE_DIR``), None if there is none."""
+    folder = os.environ.get("QSM_SAMPLE_DIR")
+    return Path(folder) if folder and Path(folder).is_dir() else None
+
+
+def sample_files(folder: Path) -> list[File]:
+    """The sample's images and sidecars, without what was derived from it."""
+    return [
+        File(path.name, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.name.endswith(_SAMPLE_SUFFIXES)
+        and "derivatives" not in path.relative_to(folder).parts
+        and path.name != "dataset_description.json"
+    ]
