@@ -8,7 +8,6 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-TRITON := .triton
 SAMPLE := data/sample
 DEMO := out/demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -31,8 +30,12 @@ install: $(STAMPS)/runtime ## Set up .venv from the hashed locks: afterwards .ve
 	@echo "Ready: $(BIN)/qsm-ai"
 
 .PHONY: up
-up: install $(TRITON)/.stamp $(SAMPLE)/.stamp ## Start Triton, backend and frontend; Ctrl-C stops all three
+up: install triton $(SAMPLE)/.stamp ## Start Triton, backend and frontend; Ctrl-C stops all three
 	@exec $(BIN)/qsm-ai serve
+
+.PHONY: triton
+triton: $(STAMPS)/runtime ## Set up Triton's own environment in .triton (or QSM_TRITON_ENV)
+	@$(BIN)/python -m qsm_ai.inference.environment
 
 .PHONY: demo
 demo: install $(SAMPLE)/.stamp ## Simulate the sample scan, reconstruct it, say where the map and its picture are
@@ -43,11 +46,11 @@ demo: install $(SAMPLE)/.stamp ## Simulate the sample scan, reconstruct it, say 
 ##@ Check
 
 .PHONY: test
-test: $(STAMPS)/test $(TRITON)/.stamp system-packages ## Run the tests
+test: $(STAMPS)/test triton system-packages ## Run the tests
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
 
 .PHONY: test-all
-test-all: $(STAMPS)/test $(TRITON)/.stamp system-packages ## Run the tests, the slow ones too
+test-all: $(STAMPS)/test triton system-packages ## Run the tests, the slow ones too
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: lint
@@ -58,7 +61,7 @@ lint: $(STAMPS)/test ## Check style, formatting, types and the arrows between pa
 	@$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(STAMPS)/test $(TRITON)/.stamp ## Measure accuracy and speed (docs/benchmarks.md says how to read them)
+bench: $(STAMPS)/test triton ## Measure accuracy and speed (docs/benchmarks.md says how to read them)
 	@$(BIN)/qsm-ai benchmark accuracy
 	@$(BIN)/qsm-ai benchmark speed
 
@@ -83,7 +86,7 @@ system-packages: ## Install the Debian packages that some tests drive, where tha
 
 .PHONY: clean
 clean: ## Remove environments, caches and everything made
-	rm -rf $(VENV) .venv-* $(TRITON) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+	rm -rf $(VENV) .venv-* .triton .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
 	  $(SAMPLE) out dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -104,11 +107,6 @@ $(STAMPS)/test: requirements/test.txt $(STAMPS)/runtime
 	@echo "Installing what the tests need, $(TORCH) among it"
 	@$(PIP) install --require-hashes -r requirements/test.txt
 	@$(PIP) install '$(TORCH)'
-	@touch $@
-
-$(TRITON)/.stamp: requirements/triton.txt
-	@echo "Setting up Triton's own environment in $(TRITON)"
-	@$(BIN)/qsm-ai triton install
 	@touch $@
 
 $(SAMPLE)/.stamp: | $(STAMPS)/runtime

@@ -33,11 +33,16 @@ LAYERS: dict[str, list[str]] = {
     "backend": [*PROJECT, *EXTRAS["dicom"], *EXTRAS["api"]],
     "ui": [*EXTRAS["ui"]],
     "test": [*EXTRAS["test"], *without_torch(EXTRAS["train"]), *TORCH_NEEDS],
+    "reference": ["numpy", "onnxruntime"],
     "build": [*PYPROJECT["build-system"]["requires"], "editables", "pip"],
 }
 
 # Layers that must agree because they are installed into one environment.
-HELD_BY: dict[str, tuple[str, ...]] = {"runtime": (), "build": ("runtime", "test")}
+HELD_BY: dict[str, tuple[str, ...]] = {
+    "runtime": (),
+    "reference": ("runtime", "test"),
+    "build": ("runtime", "test"),
+}
 
 
 def compile_layer(name: str, requirements: Sequence[str], *, upgrade: bool) -> None:

@@ -39,7 +39,7 @@ def test_installing_needs_no_pytorch() -> None:
 
 
 def test_starting_up_needs_no_pytorch() -> None:
-    plan = run("make", "--dry-run", "VENV=.venv-of-nobody", "TRITON=.triton-of-nobody", "up").stdout
+    plan = run("make", "--dry-run", "VENV=.venv-of-nobody", "up").stdout
     assert "qsm-ai serve" in plan
     assert "torch" not in plan
 

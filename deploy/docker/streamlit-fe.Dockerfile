@@ -1,0 +1,51 @@
+# syntax=docker/dockerfile:1
+# The frontend: talks HTTP to the backend, holds no physics. Build from the repository's root:
+#   docker build -f deploy/docker/streamlit-fe.Dockerfile -t qsm-ai/streamlit-fe .
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
+WORKDIR /build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python3 -m venv /app
+COPY requirements/build.txt requirements/ui.txt requirements/
+RUN /app/bin/python -m pip install --require-hashes -r requirements/ui.txt \
+    && python3 -m venv /tools && /tools/bin/python -m pip install --require-hashes -r requirements/build.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+# Of the package only the frontend is kept: what is not there cannot be imported by mistake.
+RUN /tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
+    && /app/bin/python -m pip install --no-deps dist/*.whl \
+    && /app/bin/python -m pip uninstall --yes pip \
+    && find /app/lib/python3*/site-packages/qsm_ai -mindepth 1 -maxdepth 1 \
+         ! -name ui ! -name __init__.py ! -name py.typed -exec rm -r {} + \
+    && rm /app/bin/qsm-ai \
+    && /app/bin/python -m compileall -q -j 0 /app/lib \
+    && ln -s /app/lib/python3*/site-packages/qsm_ai/ui/app.py /app/frontend.py
+
+FROM ${BASE_IMAGE} AS run
+ARG VERSION=dev
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="qsm-ai streamlit-fe" \
+      org.opencontainers.image.description="Frontend of QSM-AI: susceptibility maps from MRI phase. Research use, not a medical device." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /app /app
+ENV PATH=/app/bin:${PATH} \
+    HOME=/tmp \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    STREAMLIT_SERVER_ADDRESS=0.0.0.0 \
+    STREAMLIT_SERVER_PORT=8501 \
+    STREAMLIT_SERVER_HEADLESS=true \
+    STREAMLIT_SERVER_FILE_WATCHER_TYPE=none \
+    STREAMLIT_SERVER_MAX_UPLOAD_SIZE=2048 \
+    STREAMLIT_BROWSER_GATHER_USAGE_STATS=false \
+    QSM_API_URL=http://fastapi-be:8000
+USER 10001:10001
+WORKDIR /tmp
+EXPOSE 8501
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=4 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8501/_stcore/health', timeout=4)"]
+ENTRYPOINT ["streamlit", "run", "/app/frontend.py"]
