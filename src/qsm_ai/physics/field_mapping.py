@@ -127,3 +127,28 @@ def _texture_variance(
             sigma = 1.4826 * float(np.median(np.abs(second) * np.sqrt(weight[middle][inside]))) / np.sqrt(6)
             lowest = min(lowest, sigma**2)
     return lowest if np.isfinite(lowest) else 1.0
+
+
+def reliable(
+    standard_error: NDArray[np.float32], mask: NDArray[np.bool_], floor: float = 0.01, factor: float = 8.0
+) -> NDArray[np.bool_]:
+    """Voxels of the mask whose field is known well enough to enter a differential equation.
+
+    One wild voxel spoils everything around it when its Laplacian is taken, so that voxels without signal are better
+    left out and filled in later.
+
+    Parameters
+    ----------
+    standard_error : (X, Y, Z) float32, ppm
+    mask : (X, Y, Z) bool
+    floor : float, ppm
+        An error below it is never too large.
+    factor : float
+        How many times the median error is too large.
+
+    Returns
+    -------
+    (X, Y, Z) bool
+    """
+    limit = max(floor, factor * float(np.median(standard_error[mask]))) if mask.any() else floor
+    return mask & (standard_error <= limit)

@@ -1,0 +1,1 @@
+"""The deep network: architecture, simulated training data, training, export and evaluation."""

@@ -1,0 +1,262 @@
+"""Training of QSM-ViT: resumable, the same on CPU and GPU."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qsm_ai.network.qsm_vit import QsmVit
+from qsm_ai.reconstruction.inputs import CHANNELS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train.
+
+    The learning rate rises over ``warmup`` steps, stays, and falls linearly to zero over the last ``decay`` of
+    ``steps``: training may be prolonged from any checkpoint of the plateau.
+
+    Attributes
+    ----------
+    steps, warmup, decay : int
+    batch : int
+        Crops a step.
+    crop : int
+        Edge of a crop, voxels, a multiple of eight.
+    large_crop : int
+        Edge of the crop that one step in ``large_every`` uses instead, alone in its batch.
+    large_every : int
+    rate : float
+        Learning rate of the plateau.
+    ema : float
+        Decay of the averaged weights a step.
+    seed : int
+    """
+
+    steps: int = 4000
+    warmup: int = 100
+    decay: int = 1500
+    batch: int = 2
+    crop: int = 64
+    large_crop: int = 96
+    large_every: int = 5
+    rate: float = 1e-3
+    ema: float = 0.998
+    seed: int = 0
+
+
+def learning_rate(plan: Plan, step: int) -> float:
+    """Learning rate at a step."""
+    rise = min(1.0, (step + 1) / max(plan.warmup, 1))
+    fall = min(1.0, (plan.steps - step) / max(plan.decay, 1))
+    return plan.rate * rise * max(fall, 0.0)
+
+
+class Pool:
+    """Crops from a folder of examples, which may grow meanwhile.
+
+    Parameters
+    ----------
+    directory : Path
+        Holds ``*.npy`` files made by ``examples.write_pool``.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.files: list[Path] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look for new files."""
+        self.files = sorted(self.directory.glob("*.npy"))
+        if not self.files:
+            raise FileNotFoundError(f"no examples in {self.directory.name}: make some with `qsm-ai train pool`")
+
+    def crop(self, rng: np.random.Generator, edge: int) -> NDArray[np.float32]:
+        """One random, randomly turned and mirrored crop (7, edge, edge, edge) that holds brain."""
+        stack = np.load(self.files[rng.integers(len(self.files))], mmap_mode="r")
+        part = np.zeros(0, np.float32)
+        for _ in range(8):
+            corner = [int(rng.integers(0, max(n - edge, 0) + 1)) for n in stack.shape[1:]]
+            box = tuple(slice(c, c + edge) for c in corner)
+            part = np.asarray(stack[(slice(None), *box)], np.float32)
+            if part[-1].mean() > 0.3:
+                break
+        part = np.pad(part, [(0, 0)] + [(0, edge - n) for n in part.shape[1:]])
+        # The dipole's direction reaches the network only through its inputs, so that any turn of them is a scan too.
+        part = part.transpose(0, *(1 + rng.permutation(3)))
+        flips = tuple(1 + axis for axis in range(3) if rng.random() < 0.5)
+        return np.flip(part, flips)
+
+    def batch(self, plan: Plan, step: int) -> Tensor:
+        """The crops of one step, the same for the same plan, step and files: (N, 7, E, E, E)."""
+        rng = np.random.default_rng([plan.seed, step])
+        large = plan.large_every > 0 and step % plan.large_every == plan.large_every - 1
+        edge, count = (plan.large_crop, 1) if large else (plan.crop, plan.batch)
+        return torch.from_numpy(np.stack([self.crop(rng, edge) for _ in range(count)]))
+
+
+def loss(correction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    r"""Charbonnier loss of the map and of its gradients.
+
+    .. math:: \langle w(\sqrt{1 + e^2} - 1) \rangle + \tfrac12 \langle w |\nabla e| \rangle, \qquad
+              e = \text{correction} - \text{target}
+
+    Parameters
+    ----------
+    correction, target, weight : (N, 1, X, Y, Z)
+        In units of the volume's robust scale.
+    """
+    error = (correction - target) * (weight > 0)
+    total = weight.sum().clamp(min=1)
+    value = (weight * (torch.sqrt(1 + error**2) - 1)).sum() / total
+    slope = error.new_zeros(())
+    for axis in (2, 3, 4):
+        both = torch.minimum(weight.narrow(axis, 1, weight.shape[axis] - 1),
+                             weight.narrow(axis, 0, weight.shape[axis] - 1))  # fmt: skip
+        step = error.diff(dim=axis)
+        slope = slope + (both * (torch.sqrt(0.01 + step**2) - 0.1)).sum() / total
+    return value + slope / 6
+
+
+class Trainer:
+    """Weights, their moving average and the optimiser, together in one checkpoint.
+
+    Parameters
+    ----------
+    plan : Plan
+    directory : Path
+        Gets ``checkpoint.pt`` and ``curve.csv``; training goes on from the checkpoint there.
+    device : str
+    model : QsmVit or None
+        Another architecture than the default.
+    """
+
+    def __init__(self, plan: Plan, directory: Path, device: str = "cpu", model: QsmVit | None = None) -> None:
+        torch.manual_seed(plan.seed)
+        self.plan, self.directory, self.device = plan, directory, device
+        directory.mkdir(parents=True, exist_ok=True)
+        make = model or QsmVit(len(CHANNELS))
+        self.model = make.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        flat = [p for p in self.model.parameters() if p.ndim < 2]
+        deep = [p for p in self.model.parameters() if p.ndim >= 2]
+        groups = [{"params": deep, "weight_decay": 1e-2}, {"params": flat, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.98))
+        self.step = 0
+        checkpoint = directory / "checkpoint.pt"
+        if checkpoint.exists():
+            state = torch.load(checkpoint, map_location=device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.average = state["average"]
+            if state.get("optimiser"):
+                self.optimiser.load_state_dict(state["optimiser"])
+            self.step = state["step"]
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        partial = self.directory / "checkpoint.part"
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "average": self.average,
+                "optimiser": self.optimiser.state_dict(),
+                "step": self.step,
+                "plan": asdict(self.plan),
+            },
+            partial,
+        )
+        partial.rename(self.directory / "checkpoint.pt")
+
+    def update(self, batch: Tensor) -> float:
+        """One step on a batch (N, 7, E, E, E); a step that is not finite changes nothing. Returns the loss."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.plan, self.step)
+        self.optimiser.zero_grad(set_to_none=True)
+        batch = batch.to(self.device)
+        with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
+            correction = self.model(batch[:, : len(CHANNELS)])
+        value = loss(correction.float(), batch[:, -2:-1].clamp(-200, 200), batch[:, -1:])
+        self.step += 1
+        if not torch.isfinite(value):
+            return float("nan")
+        value.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if not torch.isfinite(norm):
+            return float("nan")
+        self.optimiser.step()
+        keep = min(self.plan.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, value_now in self.model.state_dict().items():
+                self.average[name].lerp_(value_now, 1 - keep)
+        return float(value.detach())
+
+    def averaged(self) -> QsmVit:
+        """The model with its averaged weights, ready to predict."""
+        import copy
+
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(self.average)
+        return model.eval()
+
+    def run(self, pool: Pool, validation: Pool | None, save_every: int = 100) -> Iterator[dict[str, float]]:
+        """Train to the end of the plan, yielding a row of the curve every ``save_every`` steps."""
+        losses: list[float] = []
+        began = time.monotonic()
+        with ThreadPoolExecutor(1) as ahead:
+            following = ahead.submit(pool.batch, self.plan, self.step)
+            while self.step < self.plan.steps:
+                batch = following.result()
+                following = ahead.submit(pool.batch, self.plan, self.step + 1)
+                losses.append(self.update(batch))
+                if self.step % save_every == 0 or self.step == self.plan.steps:
+                    row = {
+                        "step": float(self.step),
+                        "loss": float(np.nanmean(losses)),
+                        "rate": learning_rate(self.plan, self.step - 1),
+                        "seconds": time.monotonic() - began,
+                        "examples": float(len(pool.files)),
+                    }
+                    if validation is not None:
+                        row |= self.validate(validation)
+                    self._record(row)
+                    self.save()
+                    pool.refresh()
+                    losses = []
+                    yield row
+
+    def validate(self, pool: Pool, crops: int = 16, edge: int = 96) -> dict[str, float]:
+        """Error of the averaged weights on fixed crops of held-out heads, relative to the true map's spread."""
+        model = self.averaged()
+        rng = np.random.default_rng(1)
+        wrong = first = spread = 0.0
+        for _ in range(crops):
+            crop = torch.from_numpy(pool.crop(rng, edge).copy())[None].to(self.device)
+            with torch.no_grad(), torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
+                correction = model(crop[:, : len(CHANNELS)]).float()
+            inside = crop[:, -1] >= 1
+            target = crop[:, -2][inside].clamp(-200, 200)
+            truth = target + crop[:, 1][inside]
+            # Capped, so that a single lesion does not stand for everything.
+            wrong += float(((correction[:, 0][inside] - target).clamp(-8, 8) ** 2).mean())
+            first += float((target.clamp(-8, 8) ** 2).mean())
+            spread += float((truth - truth.mean()).clamp(-8, 8).pow(2).mean())
+        return {"nrmse": 100 * (wrong / spread) ** 0.5, "nrmse_first": 100 * (first / spread) ** 0.5}
+
+    def _record(self, row: dict[str, float]) -> None:
+        path = self.directory / "curve.csv"
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row.keys())
+            if new:
+                writer.writeheader()
+            writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
