@@ -1,0 +1,126 @@
+"""Background field removal by projection onto dipole fields (PDF)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsm_ai.physics.dipole import dipole_kernel
+from qsm_ai.physics.fourier import fast_shape, irfftn, rfftn
+
+_MARGIN_MM = 16.0
+"""Room for sources around the mask; more of it changed nothing in simulations, less did."""
+
+
+def pdf(
+    total_field: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    voxel_size: tuple[float, float, float],
+    b0_direction: tuple[float, float, float],
+    standard_error: NDArray[np.float32] | None = None,
+    iterations: int = 40,
+) -> NDArray[np.float32]:
+    r"""Local field: the total field less the best field of dipoles outside the mask.
+
+    .. math:: \chi_B = \arg\min_{\chi} \| W (f_T - d * (1 - M) \chi) \|_2^2, \qquad
+              f_L = M \, (f_T - d * \chi_B)
+
+    by conjugate gradients on the normal equations. The fields of inner and outer sources are nearly, not
+    quite, orthogonal; few iterations keep the outer sources from explaining noise and inner sources.
+
+    Parameters
+    ----------
+    total_field : (X, Y, Z) float32, ppm
+    mask : (X, Y, Z) bool
+    voxel_size : mm
+    b0_direction : unit vector in voxel axes
+    standard_error : (X, Y, Z) float32, ppm, or None
+        Of the total field. Voxels that are noisier than most weigh less.
+    iterations : int
+        Each costs four Fourier transforms of the mask's box and its margin.
+
+    Returns
+    -------
+    (X, Y, Z) float32, ppm
+        Zero outside the mask.
+
+    Raises
+    ------
+    ValueError
+        If the mask is empty.
+
+    References
+    ----------
+    Liu et al. 2011, 10.1002/nbm.1670; de Rochefort et al. 2010, 10.1002/mrm.22187.
+    """
+    local = np.zeros(total_field.shape, dtype=np.float32)
+    box = _box(mask)
+    inner = mask[box]
+    margins = [max(2, round(_MARGIN_MM / h)) for h in voxel_size]
+    shape = fast_shape(inner.shape, tuple(2 * m for m in margins))
+    place = tuple(slice(m, m + n) for m, n in zip(margins, inner.shape, strict=True))
+
+    kernel = dipole_kernel(shape, voxel_size, b0_direction)
+    field = np.zeros(inner.shape, dtype=np.float32)
+    field[inner] = total_field[box][inner]
+    weight = inner.astype(np.float32)
+    if standard_error is not None:
+        weight[inner] *= _precision(standard_error[box][inner])
+    outside = np.ones(shape, dtype=np.float32)
+    outside[place][inner] = 0.0
+    padded = np.zeros(shape, dtype=np.float32)
+
+    def to_sources(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Adjoint: weighted field in the mask's box to sources outside."""
+        padded[place] = values
+        padded[place] *= weight
+        sources: NDArray[np.float32] = _filter(padded, kernel, shape)
+        sources *= outside
+        return sources
+
+    sources = np.zeros(shape, dtype=np.float32)
+    residual = to_sources(field)
+    direction = residual.copy()
+    energy = start = float(np.vdot(residual, residual))
+    for _ in range(iterations):
+        if energy <= 1e-12 * start:
+            break
+        field_of_direction = _filter(direction, kernel, shape)[place]
+        curvature = to_sources(field_of_direction)
+        step = energy / float(np.vdot(direction, curvature))
+        curvature *= np.float32(step)
+        residual -= curvature
+        np.multiply(direction, np.float32(step), out=curvature)
+        sources += curvature
+        previous, energy = energy, float(np.vdot(residual, residual))
+        direction *= np.float32(energy / previous)
+        direction += residual
+    local[box] = (field - _filter(sources, kernel, shape)[place]) * inner
+    return local
+
+
+def _filter(
+    volume: NDArray[np.float32], kernel: NDArray[np.float32], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    spectrum = rfftn(volume)
+    spectrum *= kernel
+    filtered: NDArray[np.float32] = irfftn(spectrum, shape)
+    return filtered
+
+
+def _precision(standard_error: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Inverse variance relative to the median's, at most 1: no voxel is trusted more than most."""
+    median = float(np.median(standard_error))
+    if not median > 0:
+        return np.ones_like(standard_error)
+    precision: NDArray[np.float32] = np.square(median / np.maximum(standard_error, np.float32(median)))
+    return precision
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
+    if not mask.any():
+        raise ValueError("the mask is empty")
+    x, y, z = (
+        np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))[[0, -1]] for axis in range(3)
+    )
+    return slice(x[0], x[1] + 1), slice(y[0], y[1] + 1), slice(z[0], z[1] + 1)

@@ -1,0 +1,98 @@
+"""Background field removal by spherical means of varying radius (V-SHARP)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsm_ai.physics.fourier import fast_shape, irfftn, pad_to, rfftn
+
+_THRESHOLD = 0.05
+"""Of the deconvolution's kernel: below, a frequency is lost in the spherical mean's difference."""
+
+
+def v_sharp(
+    total_field: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    voxel_size: tuple[float, float, float],
+    radii_mm: Sequence[float] = tuple(range(12, 0, -1)),
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    r"""Local field, by the mean value property of the background.
+
+    The field of outer sources is harmonic inside the mask, so that its mean over a ball equals its value in
+    the middle and a difference with that mean takes it away. Each voxel uses the largest ball that fits into
+    the mask; the difference is then deconvolved with that of the largest radius.
+
+    .. math:: f_L = C^{-1} \left[ M_r \, (\delta - \rho_r) * f_T \right], \qquad
+              C = F (\delta - \rho_{r_{max}}), \; |C| > 0.05
+
+    Parameters
+    ----------
+    total_field : (X, Y, Z) float32, ppm
+    mask : (X, Y, Z) bool
+    voxel_size : mm
+    radii_mm : mm, in any order
+        Radii that contain no neighbour of the middle voxel are left out.
+
+    Returns
+    -------
+    local_field : (X, Y, Z) float32, ppm
+        Zero outside the eroded mask.
+    eroded_mask : (X, Y, Z) bool
+        Where the smallest ball fits.
+
+    Raises
+    ------
+    ValueError
+        If no radius is positive and larger than a voxel, or no ball fits into the mask.
+
+    References
+    ----------
+    Schweser et al. 2011, 10.1016/j.neuroimage.2010.10.070; Wu et al. 2012, 10.1002/mrm.23000.
+    """
+    radii = sorted({float(r) for r in radii_mm if r >= min(voxel_size)}, reverse=True)
+    if not radii:
+        raise ValueError("no radius is as large as a voxel")
+    reach = tuple(int(radii[0] / h) for h in voxel_size)
+    shape = fast_shape(mask.shape, tuple(r + 1 for r in reach))
+    distance2 = _squared_distance(shape, voxel_size)
+    field = np.where(mask, total_field, np.float32(0))
+    field_spectrum = rfftn(pad_to(field, shape))
+    mask_spectrum = rfftn(pad_to(mask.astype(np.float32), shape))
+    x, y, z = mask.shape
+
+    difference = np.zeros(mask.shape, dtype=np.float32)
+    done = np.zeros(mask.shape, dtype=np.bool_)
+    deconvolution = None
+    for radius in radii:
+        ball = (distance2 <= np.float32(radius**2 * (1 + 1e-6))).astype(np.float32)
+        count = float(ball.sum())
+        mean = rfftn(ball / np.float32(count))
+        inside = irfftn(mask_spectrum * mean, shape)[:x, :y, :z] > 1 - 0.5 / count
+        if not inside.any():
+            continue
+        if deconvolution is None:
+            deconvolution = 1 - mean.real
+        fresh = inside & ~done
+        if fresh.any():
+            difference[fresh] = (field - irfftn(field_spectrum * mean, shape)[:x, :y, :z])[fresh]
+            done |= fresh
+    if deconvolution is None:
+        raise ValueError("the mask holds no ball of any of the radii")
+    inverse = np.zeros_like(deconvolution)
+    np.divide(1.0, deconvolution, out=inverse, where=np.abs(deconvolution) > _THRESHOLD)
+    local = irfftn(rfftn(pad_to(difference, shape)) * inverse, shape)[:x, :y, :z]
+    return np.where(done, local, np.float32(0)).astype(np.float32, copy=False), done
+
+
+def _squared_distance(shape: tuple[int, ...], voxel_size: tuple[float, float, float]) -> NDArray[np.float32]:
+    """Squared distance (mm²) from the first voxel of a periodic grid."""
+    distance2 = np.zeros((1, 1, 1), dtype=np.float32)
+    for axis, (n, h) in enumerate(zip(shape, voxel_size, strict=True)):
+        offset = np.minimum(np.arange(n), n - np.arange(n)).astype(np.float32) * np.float32(h)
+        along = [1, 1, 1]
+        along[axis] = n
+        distance2 = distance2 + np.square(offset).reshape(along)
+    return distance2
