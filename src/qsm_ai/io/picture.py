@@ -31,7 +31,6 @@ _FOOTER = 30
 _BAR = 96
 _INK = (225, 225, 225)
 _FAINT = (150, 150, 150)
-_MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
@@ -192,4 +191,4 @@ def _bar(
     low, high = window
     for value in (low, (low + high) / 2, high):
         at = y + (high - value) / (high - low) * (height - 1)
-        draw.text((x + 21, at), f"{value:g}".replace("-", _MINUS), fill=_INK, font=font, anchor="lm")
+        draw.text((x + 21, at), f"{value:g}", fill=_INK, font=font, anchor="lm")
