@@ -37,9 +37,15 @@ LAYERS: dict[str, list[str]] = {
     "build": [*PYPROJECT["build-system"]["requires"], "editables", "pip"],
 }
 
+# Triton's environment is its own and shares no versions (docs/decisions/0001).
+LAYERS["triton"] = [
+    line for line in (HERE / "triton.in").read_text().splitlines() if line and not line.startswith("#")
+]
+
 # Layers that must agree because they are installed into one environment.
 HELD_BY: dict[str, tuple[str, ...]] = {
     "runtime": (),
+    "triton": (),
     "reference": ("runtime", "test"),
     "build": ("runtime", "test"),
 }

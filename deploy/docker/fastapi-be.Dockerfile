@@ -44,5 +44,4 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
-ENTRYPOINT ["qsm-ai"]
-CMD ["serve-backend"]
+ENTRYPOINT ["python", "-m", "qsm_ai.api"]

@@ -1,0 +1,40 @@
+# syntax=docker/dockerfile:1
+# The inference server for machines without a GPU: the same tritonserver and model repository, run by OpenVINO.
+# Build from the repository's root:
+#   docker build -f deploy/docker/triton-is-cpu.Dockerfile -t qsm-ai/triton-is-cpu .
+# BASE_IMAGE needs Python 3.11 or 3.12 with its shared library and its venv module.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
+WORKDIR /build
+ENV PIP_NO_CACHE_DIR=1 \
+    PYTHONPATH=/build/src \
+    QSM_TRITON_ENV=/triton
+COPY requirements/triton.txt requirements/
+COPY src/qsm_ai/__init__.py src/qsm_ai/
+COPY src/qsm_ai/inference src/qsm_ai/inference
+RUN python3 -m qsm_ai.inference.environment
+
+FROM ${BASE_IMAGE} AS run
+ARG VERSION=dev
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="qsm-ai triton-is-cpu" \
+      org.opencontainers.image.description="Inference server of QSM-AI on CPUs. Research use, not a medical device." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /triton /triton
+COPY model_repository /models
+COPY deploy/docker/triton-cpu-entrypoint /usr/local/bin/
+ENV HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    QSM_TRITON_ENV=/triton \
+    QSM_MODEL_REPOSITORY=/models
+USER 10001:10001
+WORKDIR /tmp
+# gRPC for the backend, HTTP for probes, metrics for Prometheus; all on the private network only.
+EXPOSE 8000 8001 8002
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=4 \
+    CMD ["/triton/bin/python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]
+ENTRYPOINT ["triton-cpu-entrypoint"]
