@@ -91,17 +91,38 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Job:
-    """A reconstruction, as the API last told it."""
+    """A reconstruction, as the API last told it.
+
+    Attributes
+    ----------
+    id : key in the API's addresses
+    name : of the scan
+    state : State
+    title, note : what is being done, for people
+    fraction : of the whole, 0 to 1
+    queue_position : 1 is the next; None unless queued
+    seconds_left : estimate, None if unknown
+    scores, timings : by name; timings in s
+    warnings : what the user should know about the result
+    parameters : what was asked
+    files : (role, name) of everything that was uploaded
+    artefacts : volumes
+    problem : why it failed
+    """
 
     id: str
     name: str
     state: State
     title: str = ""
+    note: str = ""
     fraction: float = 0.0
     queue_position: int | None = None
     seconds_left: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[tuple[str, str], ...] = ()
     artefacts: tuple[Artefact, ...] = ()
     problem: Problem | None = None
 
@@ -111,14 +132,18 @@ class Job:
         problem = document.get("problem")
         return cls(
             id=document["id"],
-            name=document.get("name") or document["id"],
+            name=document["scan"].get("name") or "Scan",
             state=document["state"],
             title=document.get("title") or "",
+            note=document.get("note") or "",
             fraction=float(document.get("fraction") or 0.0),
             queue_position=document.get("queue_position"),
             seconds_left=document.get("seconds_left"),
             scores=document.get("scores") or {},
             timings=document.get("timings") or {},
+            warnings=tuple(document.get("warnings") or ()),
+            parameters=document.get("parameters") or {},
+            files=tuple((f["role"], f["name"]) for f in document.get("files") or ()),
             artefacts=tuple(Artefact.from_document(a) for a in document.get("artefacts") or ()),
             problem=Problem.from_document(problem) if problem else None,
         )
@@ -127,6 +152,44 @@ class Job:
     def ended(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.state in {"done", "failed", "cancelled"}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Distribution of a map's values in the brain or in a sphere; in the map's unit.
+
+    Attributes
+    ----------
+    voxels, volume_ml : size of the region
+    mean, standard_deviation, median : of its values
+    low, high : 5th and 95th percentile
+    edges, counts : histogram
+    """
+
+    voxels: int
+    volume_ml: float
+    mean: float
+    standard_deviation: float
+    median: float
+    low: float
+    high: float
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """From the API's JSON."""
+        return cls(
+            voxels=document["voxels"],
+            volume_ml=document["volume_ml"],
+            mean=document["mean"],
+            standard_deviation=document["standard_deviation"],
+            median=document["median"],
+            low=document["percentiles"]["5"],
+            high=document["percentiles"]["95"],
+            edges=tuple(document["edges"]),
+            counts=tuple(document["counts"]),
+        )
 
 
 class Backend:
@@ -176,9 +239,33 @@ class Backend:
         """Remove a job with its upload and results."""
         self._request("DELETE", f"/api/v1/jobs/{job_id}")
 
+    def retry(self, job_id: str) -> None:
+        """Queue a failed or cancelled job again, with the same upload."""
+        self._request("POST", f"/api/v1/jobs/{job_id}/retry")
+
     def artefact(self, job_id: str, name: str) -> bytes:
         """A result file."""
         return self._request("GET", f"/api/v1/jobs/{job_id}/artefacts/{name}").content
+
+    def report(self, job_id: str) -> dict[str, Any]:
+        """Everything worth knowing about a result: parameters, versions, timings, scores, methods paragraph."""
+        report: dict[str, Any] = self._request("GET", f"/api/v1/jobs/{job_id}/artefacts/report").json()
+        return report
+
+    def statistics(
+        self,
+        job_id: str,
+        artefact: str,
+        *,
+        centre: tuple[int, int, int] | None = None,
+        radius: float | None = None,
+    ) -> Statistics:
+        """Distribution of a map's values: in the brain, or in a sphere around a voxel (radius in mm)."""
+        sphere = {}
+        if centre is not None and radius is not None:
+            sphere = {"centre": ",".join(str(i) for i in centre), "radius": f"{radius:g}"}
+        answer = self._request("GET", f"/api/v1/jobs/{job_id}/statistics/{artefact}", params=sphere)
+        return Statistics.from_document(answer.json())
 
     def slice(self, job_id: str, artefact: str, axis: Axis, index: int, window: tuple[float, float]) -> bytes:
         """One slice as a grey PNG, one pixel per voxel."""

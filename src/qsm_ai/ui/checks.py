@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from qsm_ai.ui.uploads import Header
-
 
 Image = tuple[str, Header | None]
 """Name of a file, and its header if that could be read."""
@@ -66,7 +66,7 @@ def check_echo_times(text: str, echoes: int | None) -> list[Objection]:
                 "Give one echo time for each phase volume.",
             )
         )
-    if any(later <= earlier for earlier, later in zip(times, times[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(times)):
         objections.append(
             Objection("The echo times do not increase.", "Put them in the order of the phase volumes.")
         )
@@ -78,9 +78,7 @@ def check_echo_times(text: str, echoes: int | None) -> list[Objection]:
     elif times[-1] > 500:
         guess = format_times([time / 1000 for time in times])
         objections.append(
-            Objection(
-                "The echo times are a thousand times too long for a scan.", f"Should they be {guess} ms?"
-            )
+            Objection("The echo times are a thousand times too long.", f"Should they be {guess} ms?")
         )
     return objections
 
@@ -128,13 +126,14 @@ def check_files(
         objections.append(Objection("A field needs a brain mask.", "Drop the mask that belongs to it."))
     if len(mask) > 1:
         objections.append(
-            Objection("Several files are marked as mask.", "Keep one and leave the others unused.")
+            Objection("Several files are marked as mask.", "Keep one; leave the others unused.")
         )
     phase_echoes, magnitude_echoes = count_echoes(phase), count_echoes(magnitude)
     if magnitude and phase_echoes and magnitude_echoes and phase_echoes != magnitude_echoes:
         objections.append(
             Objection(
-                f"There {_are(phase_echoes, 'phase volume')} and {_count(magnitude_echoes, 'magnitude volume')}.",
+                f"There {_are(phase_echoes, 'phase volume')} "
+                f"and {_count(magnitude_echoes, 'magnitude volume')}.",
                 "Give one magnitude for each phase, or none at all.",
             )
         )

@@ -50,6 +50,8 @@ def describe(job: Job) -> tuple[str, str]:
     else:
         headline = job.title or "Starting"
         details = [f"{job.fraction:.0%} done"]
+    if job.note:
+        details.append(job.note.rstrip("."))
     if job.seconds_left is not None:
         details.append(time_left(job.seconds_left))
     return headline, ", ".join(details)

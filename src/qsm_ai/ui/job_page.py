@@ -24,12 +24,22 @@ def page(job_id: str) -> None:
         follow(job_id)
     elif job.state == "done":
         result.show(job)
-    elif job.problem is not None:
-        show_problem(job.problem)
-    elif job.state == "failed":
-        st.error("The reconstruction failed, and the service does not say why.", icon=":material/error:")
     else:
-        st.info("This reconstruction was cancelled.", icon=":material/stop_circle:")
+        if job.state == "cancelled":
+            st.info("This reconstruction was cancelled.", icon=":material/stop_circle:")
+        elif job.problem is not None:
+            show_problem(job.problem)
+        _offer_retry(job.id)
+
+
+def _offer_retry(job_id: str) -> None:
+    if st.button("Try again", icon=":material/refresh:", help="With the same upload.", key=f"retry/{job_id}"):
+        try:
+            session.backend().retry(job_id)
+        except Problem as problem:
+            show_problem(problem)
+        else:
+            st.rerun()
 
 
 def _header(job: Job) -> None:

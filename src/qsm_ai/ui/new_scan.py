@@ -87,7 +87,7 @@ def _choose_files() -> list[File]:
         type=["nii", "nii.gz", "gz", "json"],
         accept_multiple_files=True,
         key=f"files/{st.session_state.get('uploader', 0)}",
-        help="NIfTI, one file per echo or one 4D file. Phase alone is enough; magnitude makes the map better.",
+        help="NIfTI, one file per echo or one 4D file. Phase is enough; magnitude makes the map better.",
     )
     folder = session.sample_folder()
     if not dropped and folder is not None:
@@ -121,20 +121,21 @@ def _correct_roles(files: list[File]) -> dict[str, Role]:
             name, choice = st.columns([3, 2], vertical_alignment="center")
             name.markdown(f"{escape(file.name)}  \n:gray[:small[{file_size(file.size)}]]")
             guess = guessed[file.name]
+            options: list[Role] = list(Role)
             roles[file.name] = choice.selectbox(
                 f"Role of {file.name}",
-                list(Role),
-                index=list(Role).index(guess),
+                options,
+                index=options.index(guess),
                 format_func=_ROLE_NAMES.__getitem__,
                 label_visibility="collapsed",
                 # A new guess is a new widget: what was chosen against the old one no longer counts.
                 key=f"role/{file.name}/{guess}",
             )
     with summary:
-        for role in Role:
-            chosen = in_role(files, roles, role)
+        for kind in Role:
+            chosen = in_role(files, roles, kind)
             if chosen:
-                _summarise(role, chosen)
+                _summarise(kind, chosen)
     return roles
 
 
@@ -160,12 +161,12 @@ def _explain() -> None:
     for icon, text in (
         (
             ":material/sort:",
-            "Files sort themselves by name: BIDS, dcm2niix, or plain *phase*, *mag*, *mask*.",
+            "Files sort themselves by name: BIDS, dcm2niix, or plain *phase*, *mag*, *mask*",
         ),
-        (":material/schedule:", "Echo times and field strength are filled in from the sidecars."),
+        (":material/schedule:", "Echo times and field strength are filled in from the sidecars"),
         (
             ":material/lock:",
-            "Headers are scrubbed of free text, and you can delete a job with all its files.",
+            "Headers lose their free text; deleting a job deletes all its files",
         ),
     ):
         st.markdown(f":gray[{icon} {text}]")
@@ -303,7 +304,7 @@ def _send(submission: Submission | None, objections: list[Objection], *, has_fil
         except Problem as refused:
             problem = refused
         else:
-            session.remember(session.Entry(job.id, submission.name, submission.command()))
+            session.remember(session.Entry(job.id, submission.name))
             session.show(job.id)
             st.session_state.pop("sample", None)
             st.session_state["uploader"] = st.session_state.get("uploader", 0) + 1

@@ -100,9 +100,8 @@ def colours(palette: Palette) -> NDArray[np.uint8]:
         stops = [(22, 54, 122), (73, 133, 196), (245, 245, 242), (214, 104, 77), (122, 20, 34)]
     at = np.linspace(0, 1, len(stops))
     ramp = np.linspace(0, 1, 256)
-    return np.stack([np.interp(ramp, at, channel) for channel in zip(*stops, strict=True)], axis=1).astype(
-        np.uint8
-    )
+    channels = [np.interp(ramp, at, channel) for channel in zip(*stops, strict=True)]
+    return np.stack(channels, axis=1).round().astype(np.uint8)
 
 
 def png_bytes(picture: Image.Image) -> bytes:
@@ -137,11 +136,7 @@ def _draw_crosshair(draw: ImageDraw.ImageDraw, x: float, y: float, side: int) ->
 def _draw_letters(draw: ImageDraw.ImageDraw, letters: tuple[str, str, str, str], side: int) -> None:
     font = ImageFont.load_default(side / 32)
     inset = side // 40
-    places = (
-        (inset, side / 2, "lm"),
-        (side - inset, side / 2, "rm"),
-        (side / 2, inset, "mt"),
-        (side / 2, side - inset, "mb"),
-    )
+    far, middle = side - inset, side / 2
+    places = ((inset, middle, "lm"), (far, middle, "rm"), (middle, inset, "mt"), (middle, far, "mb"))
     for letter, (x, y, anchor) in zip(letters, places, strict=True):
         draw.text((x, y), letter, fill=_INK, font=font, anchor=anchor, stroke_width=2, stroke_fill=BACKGROUND)

@@ -1,13 +1,230 @@
-"""A finished reconstruction: scores in words, the maps, downloads, the command and the methods paragraph."""
+"""A finished reconstruction: scores in words, the maps, numbers, and everything to take away."""
 
 from __future__ import annotations
 
+import io
+import zipfile
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
 import streamlit as st
 
-from qsm_ai.ui.backend import Job
+from qsm_ai.ui import session
+from qsm_ai.ui.backend import Artefact, Job, Problem, Statistics
+from qsm_ai.ui.command import command_line
+from qsm_ai.ui.notices import escape, file_size, show_problem
 from qsm_ai.ui.viewer import viewer
+
+GOOD_SCORE = 0.8
 
 
 def show(job: Job) -> None:
     """Draw a finished job."""
-    viewer(job)
+    _scores(job)
+    for warning in job.warnings:
+        st.warning(escape(warning), icon=":material/info:")
+    maps, numbers, methods, files = st.tabs(["Maps", "Numbers", "Methods", "Files"])
+    with maps:
+        viewer(job)
+    with numbers:
+        _numbers(job)
+    with methods:
+        _methods(job)
+    with files:
+        _files(job)
+
+
+def verdict(score: float) -> str:
+    """What a physics-check score means."""
+    if score >= 0.95:
+        return "The map explains nearly all of the measured field."
+    if score >= GOOD_SCORE:
+        return "The map explains most of the measured field."
+    return "Doubtful: the map leaves much of the measured field unexplained. Look at the residual."
+
+
+def noise_verdict(ratio: float) -> str:
+    """What a residual of so many times the noise means."""
+    if ratio < 1.5:
+        return "Only noise is left."
+    if ratio < 10:
+        return "A little more than noise is left."
+    return "More than noise is left: anatomy, motion or a wrong mask."
+
+
+def _scores(job: Job) -> None:
+    first, second, third, fourth = st.columns(4)
+    score = job.scores.get("physics_check")
+    if score is not None:
+        first.metric("Field explained", f"{score:.1%}", border=True, help=_CHECK_HELP)
+        first.caption(verdict(score))
+    rms = job.scores.get("residual_rms_ppm")
+    if rms is not None:
+        second.metric(
+            "Field left over", f"{rms * 1000:.2g} ppb", border=True, help="Root mean square, in the mask."
+        )
+        second.caption("Shown as a map below: what the susceptibility does not explain.")
+    ratio = job.scores.get("residual_chi_square")
+    if ratio is not None:
+        third.metric("Left over, in units of noise", f"{ratio:.2g}", border=True, help=_NOISE_HELP)
+        third.caption(noise_verdict(ratio))
+    if job.timings:
+        slowest = max(job.timings, key=lambda name: job.timings[name])
+        fourth.metric("Computed in", f"{sum(job.timings.values()):.1f} s", border=True)
+        fourth.caption(f"Longest stage: {slowest.replace('_', ' ')}, {job.timings[slowest]:.1f} s.")
+
+
+_CHECK_HELP = (
+    "The physics check: the field is simulated from the finished map and compared with the local field that was "
+    "measured. 100 % means that nothing is left unexplained. It cannot see errors in the cone where the dipole "
+    "kernel is blind."
+)
+_NOISE_HELP = (
+    "Median of the squared residual over the squared standard error of the echo fit, divided by what pure noise "
+    "would give. 1 is perfect."
+)
+
+
+def _numbers(job: Job) -> None:
+    volumes = [a for a in job.artefacts if a.unit]
+    with st.container(key="numbers"):
+        _distribution(job, volumes)
+    if job.timings:
+        st.subheader("Time per stage", anchor=False)
+        st.dataframe(
+            [{"Stage": name.replace("_", " "), "Seconds": seconds} for name, seconds in job.timings.items()],
+            column_config={
+                "Seconds": st.column_config.ProgressColumn(
+                    format="%.2f s", min_value=0, max_value=max(job.timings.values())
+                )
+            },
+            hide_index=True,
+            width="stretch",
+        )
+
+
+@st.fragment
+def _distribution(job: Job, volumes: list[Artefact]) -> None:
+    if not volumes:
+        return
+    titles = {a.name: a.title for a in volumes}
+    name = st.selectbox(
+        "Map", list(titles), format_func=titles.__getitem__, key=f"distribution/{job.id}", width=320
+    )
+    artefact = next(a for a in volumes if a.name == name)
+    try:
+        found = session.backend().statistics(job.id, name)
+    except Problem as problem:
+        show_problem(problem)
+        return
+    table, chart = st.columns([2, 3], gap="large")
+    with table:
+        st.table(rows(found, artefact.unit), border="horizontal", hide_header=True, hide_index=True)
+    with chart:
+        st.vega_lite_chart(_histogram(found, artefact), width="stretch")
+
+
+def rows(found: Statistics, unit: str) -> list[dict[str, str]]:
+    """Statistics as a table for people."""
+    return [
+        {"": name, " ": value}
+        for name, value in (
+            ("Mean", f"{found.mean:.4g} {unit}"),
+            ("Standard deviation", f"{found.standard_deviation:.4g} {unit}"),
+            ("Median", f"{found.median:.4g} {unit}"),
+            ("5th to 95th percentile", f"{found.low:.4g} to {found.high:.4g} {unit}"),
+            ("Volume", f"{found.volume_ml:,.1f} ml"),
+            ("Voxels", f"{found.voxels:,}"),
+        )
+    ]
+
+
+def _histogram(found: Statistics, artefact: Artefact) -> dict[str, Any]:
+    bars = [
+        {"from": low, "to": high, "voxels": count}
+        for low, high, count in zip(found.edges[:-1], found.edges[1:], found.counts, strict=True)
+    ]
+    return {
+        "data": {"values": bars},
+        "height": 280,
+        "mark": {"type": "bar", "binSpacing": 0},
+        "encoding": {
+            "x": {
+                "field": "from",
+                "bin": {"binned": True},
+                "type": "quantitative",
+                "title": f"{artefact.title} ({artefact.unit})",
+            },
+            "x2": {"field": "to"},
+            "y": {"field": "voxels", "type": "quantitative", "title": "Voxels"},
+        },
+    }
+
+
+def _methods(job: Job) -> None:
+    st.subheader("Command line", anchor=False)
+    st.caption("The same map, without this page:")
+    st.code(command_line(job.files, job.parameters), language="bash", wrap_lines=True)
+    try:
+        report = _report(job.id)
+    except Problem as problem:
+        show_problem(problem)
+        return
+    st.subheader("Methods paragraph", anchor=False)
+    st.caption("For a paper, with what the consensus recommendations ask to report:")
+    st.code(methods_text(report), language=None, wrap_lines=True)
+
+
+def methods_text(report: Mapping[str, Any]) -> str:
+    """The methods paragraph of a report with its list of citations."""
+    citations = [f"[{c['number']}] {c['text']}. doi:{c['doi']}" for c in report["citations"]]
+    return "\n\n".join([report["methods"], "\n".join(citations)])
+
+
+@st.cache_data(max_entries=50, ttl=3600, show_spinner=False)
+def _report(job_id: str) -> dict[str, Any]:
+    return session.backend().report(job_id)
+
+
+def _files(job: Job) -> None:
+    report = f"{job.name}_qsm.json"
+    st.download_button(
+        "Everything",
+        data=lambda: _everything(job, report),
+        file_name=f"{job.name}_qsm.zip",
+        mime="application/zip",
+        icon=":material/folder_zip:",
+        type="primary",
+        on_click="ignore",
+        key=f"everything/{job.id}",
+    )
+    st.caption("All maps as NIfTI on the grid of the input, and the report.")
+    for artefact in job.artefacts:
+        _file(job.id, artefact.name, artefact.title, artefact.file, file_size(artefact.size))
+    _file(job.id, "report", "Report", report, "parameters, versions, timings, scores, methods")
+
+
+def _file(job_id: str, name: str, title: str, file: str, detail: str) -> None:
+    words, button = st.columns([4, 1], vertical_alignment="center")
+    words.markdown(f"**{escape(title)}**  \n:gray[:small[{escape(file)} · {escape(detail)}]]")
+    button.download_button(
+        "Download",
+        data=partial(session.backend().artefact, job_id, name),
+        file_name=file,
+        mime="application/json" if file.endswith(".json") else "application/gzip",
+        icon=":material/download:",
+        on_click="ignore",
+        width="stretch",
+        key=f"download/{job_id}/{name}",
+    )
+
+
+def _everything(job: Job, report: str) -> bytes:
+    buffer = io.BytesIO()
+    # The maps are compressed already.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for artefact in job.artefacts:
+            archive.writestr(artefact.file, session.backend().artefact(job.id, artefact.name))
+        archive.writestr(report, session.backend().artefact(job.id, "report"))
+    return buffer.getvalue()

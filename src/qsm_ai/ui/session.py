@@ -22,12 +22,10 @@ class Entry:
     ----------
     id : the API's
     name : what the history calls it
-    command : the equivalent command line
     """
 
     id: str
     name: str
-    command: str
 
 
 @st.cache_resource

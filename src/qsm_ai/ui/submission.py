@@ -1,8 +1,7 @@
-"""A scan ready to be sent: what goes to the API, and the command that would do the same."""
+"""A scan ready to be sent, and the choices there are."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -90,33 +89,6 @@ class Submission:
         if self.b0_direction is not None:
             fields["b0_direction"] = _numbers(self.b0_direction)
         return fields
-
-    def command(self) -> str:
-        """The ``qsm-ai reconstruct`` that does the same."""
-        lines = [" ".join(["qsm-ai reconstruct", *self._quoted(Role.PHASE)])]
-        for role in _IMAGES[1:]:
-            option = f"--{role.value.replace('_', '-')}"
-            lines += [f"{option} {name}" for name in self._quoted(role)]
-        acquisition = []
-        if self.echo_times_ms:
-            acquisition.append(f"--te-ms {_numbers(self.echo_times_ms)}")
-        if self.field_strength is not None:
-            acquisition.append(f"--b0 {self.field_strength:.10g}")
-        if self.b0_direction is not None:
-            acquisition.append(f"--b0-direction {_numbers(self.b0_direction)}")
-        if self.phase_sign != "auto":
-            acquisition.append(f"--phase-sign {self.phase_sign}")
-        if acquisition:
-            lines.append(" ".join(acquisition))
-        choices = f"--method {self.method} --reference {self.reference}"
-        if self.unwrapping != "path":
-            choices += f" --unwrapping {self.unwrapping}"
-        if self.background != "lbv":
-            choices += f" --background {self.background}"
-        return " \\\n    ".join([*lines, choices, "--output qsm"])
-
-    def _quoted(self, role: Role) -> list[str]:
-        return [shlex.quote(file.name) for file in self.files.get(role, ())]
 
 
 _IMAGES = (Role.PHASE, Role.MAGNITUDE, Role.TOTAL_FIELD, Role.LOCAL_FIELD, Role.MASK)

@@ -171,7 +171,7 @@ def read_acquisition(phase: Sequence[File], sidecars: Sequence[File]) -> Acquisi
 
 
 def read_header(content: bytes) -> Header | None:
-    """Shape and voxel size from the first bytes of a NIfTI-1 or NIfTI-2, gzipped or not; None if it is none."""
+    """Shape and voxel size from the first bytes of a NIfTI, gzipped or not; None if it is none."""
     start = content[:4096]
     if start[:2] == b"\x1f\x8b":
         try:
@@ -238,7 +238,6 @@ def _parse(content: bytes) -> dict[str, Any] | None:
 
 
 def _numbers(value: object) -> list[float]:
-    values = value if isinstance(value, list) else [value]
-    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-        return [float(v) for v in values]
-    return []
+    values: list[object] = value if isinstance(value, list) else [value]
+    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    return numbers if len(numbers) == len(values) else []

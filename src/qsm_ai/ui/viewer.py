@@ -10,8 +10,8 @@ from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
 from qsm_ai.ui import session
-from qsm_ai.ui.backend import Artefact, Axis, Job, Problem
-from qsm_ai.ui.notices import show_problem
+from qsm_ai.ui.backend import Artefact, Axis, Job, Problem, Statistics
+from qsm_ai.ui.notices import escape, show_problem
 from qsm_ai.ui.paint import Palette, Plane, colour_bar, paint
 
 AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")
@@ -50,7 +50,8 @@ class View:
 def plane_through(artefact: Artefact, axis: Axis, point: tuple[int, int, int]) -> Plane:
     """Where a point lies in one of the API's slices.
 
-    The slices are drawn as radiologists look at them: the patient's right at the left, anterior and superior up.
+    The slices are drawn as radiologists look at them: the patient's right at the left, the front of sagittal
+    slices at the left, anterior and superior up.
     """
     x, y, z = (
         ((index + 0.5) / count, count * edge)
@@ -84,6 +85,7 @@ def viewer(job: Job) -> None:
         window, palette = _look(job.id, beside)
         pictures = st.columns(len(AXES), gap="small")
         _draw(job.id, View(beside, point, window, palette, crosshair, masked), pictures)
+    _sphere(job.id, [shown] if beside is None else [shown, beside], point)
 
 
 def _choose(label: str, volumes: list[Artefact], *, default: str, key: str) -> Artefact:
@@ -162,6 +164,35 @@ def _point(job_id: str, artefact: Artefact) -> tuple[int, int, int]:
             label_visibility="collapsed",
         )
     return indices["sagittal"], indices["coronal"], indices["axial"]
+
+
+def _sphere(job_id: str, artefacts: list[Artefact], point: tuple[int, int, int]) -> None:
+    choice, *places = st.columns([2, 3, 3], gap="medium")
+    radius = choice.number_input(
+        "Sphere at the crosshair, radius (mm)",
+        min_value=0.5,
+        max_value=50.0,
+        value=3.0,
+        step=0.5,
+        format="%.1f",
+        key=f"radius/{job_id}",
+    )
+    for artefact, place in zip(artefacts, places, strict=False):
+        try:
+            found = _in_sphere(job_id, artefact.name, point, radius)
+        except Problem as problem:
+            place.caption(f"{artefact.title}: {escape(problem.sentence)}")
+            continue
+        place.metric(
+            artefact.title,
+            f"{found.mean:.4g} ± {found.standard_deviation:.2g} {artefact.unit}",
+            help=f"Mean and standard deviation over {found.voxels} voxels of the brain.",
+        )
+
+
+@st.cache_data(max_entries=200, ttl=3600, show_spinner=False)
+def _in_sphere(job_id: str, artefact: str, centre: tuple[int, int, int], radius: float) -> Statistics:
+    return session.backend().statistics(job_id, artefact, centre=centre, radius=radius)
 
 
 def _draw(job_id: str, view: View, places: list[DeltaGenerator]) -> None:
