@@ -1,0 +1,158 @@
+"""Everything that lives as long as the application, in one place, and how routes get at it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, cast
+
+import structlog
+from fastapi import Depends, FastAPI, Path, Request
+
+from qsm_ai.api.metrics import Metrics
+from qsm_ai.api.schemas import Check
+from qsm_ai.api.settings import MIB, Settings
+from qsm_ai.api.slices import VolumeCache
+from qsm_ai.jobs.hub import Hub
+from qsm_ai.jobs.process import ProcessPool
+from qsm_ai.jobs.readiness import triton_trouble
+from qsm_ai.jobs.records import Job
+from qsm_ai.jobs.scratch import Scratch
+from qsm_ai.jobs.service import Jobs
+from qsm_ai.jobs.store import JobStore
+from qsm_ai.jobs.worker import Worker, WorkerSettings
+from qsm_ai.storage import Storage
+
+log = structlog.get_logger("qsm_ai.api")
+
+SWEEP_EVERY = 300.0
+CHECKS_KEPT_FOR = 1.0
+
+
+class Context:
+    """The application's parts, opened in ``running`` and closed after it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self.scratch = Scratch(settings.data_dir.absolute() / "scratch")
+        self.scratch.sweep()
+        self.store = JobStore(settings.database)
+        self.storage = Storage.from_url(settings.storage)
+        self.hub = Hub()
+        self.volumes = VolumeCache(settings.slice_cache_mb * MIB)
+        self.metrics = Metrics(self.store)
+        self.jobs = Jobs(
+            store=self.store,
+            storage=self.storage,
+            hub=self.hub,
+            slots=settings.workers,
+            max_queued=settings.max_queued,
+            forget=self.volumes.forget,
+        )
+        self.checking = ProcessPool(size=2)
+        self.computing = ProcessPool(size=max(1, settings.workers))
+        self.worker = Worker(
+            store=self.store,
+            storage=self.storage,
+            pool=self.computing,
+            scratch=self.scratch,
+            hub=self.hub,
+            settings=WorkerSettings(
+                slots=settings.workers,
+                triton_url=settings.triton_url,
+                job_timeout=settings.job_timeout_s,
+                triton_patience=settings.triton_patience_s,
+            ),
+            observer=self.metrics,
+            triton_ready=lambda: triton_trouble(settings.triton_url),
+        )
+        self._readiness: tuple[float, dict[str, Check]] | None = None
+        self._looking = asyncio.Lock()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Worker, sweeper and warmed processes, for as long as the application serves."""
+        self.checking.warm()
+        tasks = [asyncio.create_task(self._sweep())]
+        if self.settings.workers:
+            self.computing.warm()
+            tasks.append(asyncio.create_task(self.worker.run()))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.computing.close()
+            await self.checking.close()
+            self.store.close()
+
+    async def checks(self) -> dict[str, Check]:
+        """What works and what does not; looked at once a second at most, however many ask."""
+        async with self._looking:
+            if self._readiness is None or time.monotonic() - self._readiness[0] > CHECKS_KEPT_FOR:
+                names = ("triton", "storage", "database", "worker")
+                found = await asyncio.gather(*(self._check(name) for name in names))
+                self._readiness = (time.monotonic(), dict(zip(names, found, strict=True)))
+            return self._readiness[1]
+
+    async def _check(self, name: str) -> Check:
+        try:
+            async with asyncio.timeout(4.0):
+                reason = await self._trouble(name)
+        except TimeoutError:
+            reason = f"The {name} does not answer in time."
+        except Exception as error:  # the reason is for the operator; the kind of error says enough
+            log.warning("readiness.trouble", check=name, error=type(error).__name__)
+            reason = f"The {name} fails ({type(error).__name__})."
+        return Check(ok=reason is None, reason=reason)
+
+    async def _trouble(self, name: str) -> str | None:
+        if name == "triton":
+            return await triton_trouble(self.settings.triton_url)
+        if name == "storage":
+            await self.storage.check()
+        elif name == "database":
+            await asyncio.to_thread(self.store.check)
+        elif self.settings.workers and not self.worker.is_alive():
+            return "The worker does not look at its queue."
+        return None
+
+    async def _sweep(self) -> None:
+        hours = self.settings.retention_hours
+        while True:
+            try:
+                removed = await self.jobs.sweep(hours * 3600 if hours else None)
+                if removed:
+                    log.info("sweep.removed", jobs=removed)
+            except Exception as error:  # a store that is away for a moment must not end the sweeping
+                log.exception("sweep.trouble", error=type(error).__name__)
+            await asyncio.sleep(SWEEP_EVERY)
+
+
+def context_of(request: Request) -> Context:
+    """The running application's parts."""
+    return cast(Context, cast(FastAPI, request.app).state.context)
+
+
+InContext = Annotated[Context, Depends(context_of)]
+
+
+def owner_of(_request: Request) -> str:
+    """Whose jobs this request is about; without access control there is one user."""
+    return "local"
+
+
+Owner = Annotated[str, Depends(owner_of)]
+JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Id of the job.", examples=["0" * 32])]
+
+
+async def owned_job(job_id: JobId, context: InContext, owner: Owner) -> Job:
+    """The job of the address, if it is this user's."""
+    return await context.jobs.get(job_id, owner)
+
+
+OwnedJob = Annotated[Job, Depends(owned_job)]

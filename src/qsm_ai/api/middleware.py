@@ -1,0 +1,89 @@
+"""Around every request: an id, security headers, one log line, and a problem for what nobody caught."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from qsm_ai.api.problems import problem_response
+from qsm_ai.jobs.problem import Problem
+
+log = structlog.get_logger("qsm_ai.request")
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-site",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+CONTENT_SECURITY_POLICY = "default-src 'none'; frame-ancestors 'none'"
+PAGES = ("/docs", "/redoc")
+"""The interactive documentation needs scripts; everything else is data."""
+
+QUIET = {"/healthz", "/readyz", "/metrics"}
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+
+
+class RequestMiddleware:
+    """Plain ASGI, so that streams pass through untouched."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        began = time.perf_counter()
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                if not scope["path"].startswith(PAGES):
+                    headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:  # the last place where a defect can still become an answer
+            log.exception("request.error", error=type(error).__name__)
+            if status == 0:
+                defect = Problem(
+                    code="internal",
+                    title="The server made an error",
+                    status=500,
+                    detail=f"The request failed with an unexpected error ({type(error).__name__}).",
+                    mend="Try again; if it fails again, report the request id to whoever runs this server.",
+                )
+                await problem_response(defect)(scope, receive, send_with_headers)
+        finally:
+            route = scope.get("route")
+            level = log.debug if scope["path"] in QUIET else log.info
+            level(
+                "request",
+                method=scope["method"],
+                # The template, not the path: that may hold anything a client made up.
+                route=getattr(route, "path", "unmatched"),
+                status=status,
+                seconds=round(time.perf_counter() - began, 4),
+            )

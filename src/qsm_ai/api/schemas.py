@@ -1,0 +1,182 @@
+"""What goes over the wire."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from qsm_ai.api.problems import ProblemDocument
+from qsm_ai.jobs.records import Job, State
+from qsm_ai.reconstruction.stages import ARTEFACTS, STAGES
+
+_TITLES = {stage.name: stage.title for stage in STAGES}
+
+
+class FileView(BaseModel):
+    """An uploaded file."""
+
+    role: str = Field(examples=["phase"])
+    name: str = Field(examples=["sub-01_part-phase_MEGRE.nii.gz"])
+    size: int = Field(description="Bytes.")
+    sha256: str
+
+
+class ArtefactView(BaseModel):
+    """A volume that the job made."""
+
+    name: str = Field(description="Key for addresses.", examples=["chi"])
+    title: str = Field(examples=["Susceptibility"])
+    unit: str = Field(examples=["ppm"])
+    window: tuple[float, float] = Field(description="Usual display range, in the unit.")
+    file: str = Field(description="Name for downloads.", examples=["sub-01_Chimap.nii.gz"])
+    size: int = Field(description="Bytes.")
+    shape: tuple[int, int, int] = Field(description="Voxels along right, anterior, superior.")
+    voxel_size: tuple[float, float, float] = Field(description="mm along right, anterior, superior.")
+    href: str = Field(description="Where the NIfTI file is.")
+    slices: str = Field(description="Where its slices are, as PNG.")
+
+
+class Links(BaseModel):
+    """Where to go from here."""
+
+    self: str
+    events: str
+    result: str
+    report: str
+    cancel: str
+    retry: str
+
+
+class JobView(BaseModel):
+    """A reconstruction."""
+
+    id: str
+    state: State
+    stage: str | None = Field(None, description="Key of the stages table.", examples=["field_mapping"])
+    title: str | None = Field(None, description="What is being done, for people.")
+    note: str | None = Field(None, description="What it waits for, or how far a stage is.")
+    fraction: float = Field(ge=0, le=1, description="Progress of the whole.")
+    queue_position: int | None = Field(None, description="1 is the next; null unless queued.")
+    seconds_left: float | None = Field(None, description="Estimate; null while nothing is known.")
+    attempt: int = Field(description="How many times it was started.")
+    parameters: dict[str, Any] = Field(description="What was asked.")
+    scan: dict[str, Any] = Field(
+        description="What the upload was found to be, and where each number came from."
+    )
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    problem: ProblemDocument | None = Field(None, description="Why it failed.")
+    warnings: list[str] = Field(description="What the user should know about the result.")
+    scores: dict[str, float] = Field(description="Of the physics check.")
+    timings: dict[str, float] = Field(description="Seconds per stage.")
+    files: list[FileView]
+    artefacts: list[ArtefactView]
+    links: Links
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first."""
+
+    jobs: list[JobView]
+    next: str | None = Field(None, description="Address of the next page.")
+
+
+class Check(BaseModel):
+    """Whether one thing that is needed works."""
+
+    ok: bool
+    reason: str | None = Field(None, description="Why not.")
+
+
+class Readiness(BaseModel):
+    """Whether the whole service can reconstruct."""
+
+    ready: bool
+    checks: dict[str, Check]
+
+
+class Health(BaseModel):
+    """That the process answers."""
+
+    status: str = "alive"
+    version: str
+
+
+class Statistics(BaseModel):
+    """Distribution of an artefact's values in the brain mask or in a sphere."""
+
+    artefact: str
+    unit: str
+    voxels: int
+    volume_ml: float
+    mean: float
+    standard_deviation: float
+    median: float
+    minimum: float
+    maximum: float
+    percentiles: dict[str, float] = Field(description="1, 5, 25, 75, 95, 99.")
+    edges: list[float] = Field(description="Edges of the histogram's bins.")
+    counts: list[int]
+
+
+def job_view(job: Job, *, queue_position: int | None, seconds_left: float | None) -> JobView:
+    """A job as clients see it."""
+    base = f"/api/v1/jobs/{job.id}"
+    problem = None
+    if job.problem is not None:
+        document = {"type": f"urn:qsm-ai:problem:{job.problem['code']}", **job.problem, "job": job.id}
+        problem = ProblemDocument(**document)
+    return JobView(
+        id=job.id,
+        state=job.state,
+        stage=job.stage,
+        title=_TITLES.get(job.stage or ""),
+        note=job.note,
+        fraction=job.fraction,
+        queue_position=queue_position,
+        seconds_left=None if seconds_left is None else round(seconds_left, 1),
+        attempt=job.attempt,
+        parameters={key: value for key, value in job.parameters.items() if key != "limits"},
+        scan=job.summary,
+        created_at=_moment(job.created_at),
+        started_at=None if job.started_at is None else _moment(job.started_at),
+        finished_at=None if job.finished_at is None else _moment(job.finished_at),
+        problem=problem,
+        warnings=list(job.warnings),
+        scores=job.scores,
+        timings=job.timings,
+        files=[
+            FileView(role=upload.role, name=upload.name, size=upload.size, sha256=upload.sha256)
+            for upload in job.uploads
+        ],
+        artefacts=[
+            ArtefactView(
+                name=artefact.name,
+                title=ARTEFACTS[artefact.name].title,
+                unit=ARTEFACTS[artefact.name].unit,
+                window=ARTEFACTS[artefact.name].window,
+                file=artefact.file,
+                size=artefact.size,
+                shape=artefact.shape,
+                voxel_size=artefact.voxel_size,
+                href=f"{base}/artefacts/{artefact.name}",
+                slices=f"{base}/slices/{artefact.name}.png",
+            )
+            for artefact in job.artefacts
+        ],
+        links=Links(
+            self=base,
+            events=f"{base}/events",
+            result=f"{base}/result",
+            report=f"{base}/artefacts/report",
+            cancel=f"{base}/cancel",
+            retry=f"{base}/retry",
+        ),
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

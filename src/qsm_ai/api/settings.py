@@ -1,0 +1,98 @@
+"""Settings of the backend, from environment variables that begin with ``QSM_``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MIB = 1 << 20
+
+
+class Settings(BaseSettings):
+    """Everything an operator may set. Every field is the variable ``QSM_<FIELD>``."""
+
+    model_config = SettingsConfigDict(env_prefix="QSM_", extra="ignore")
+
+    host: str = Field(default="127.0.0.1", description="Address on which the backend listens.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port on which the backend listens.")
+    triton_url: str = Field(default="127.0.0.1:8001", description="host:port of the inference server's gRPC.")
+    triton_patience_s: float = Field(
+        default=30.0, ge=0, description="How long a job waits for a silent inference server."
+    )
+    data_dir: Path = Field(
+        default=Path("var"), description="Folder of the database and of files on their way."
+    )
+    database_url: str | None = Field(
+        default=None, description="SQLAlchemy URL; SQLite in the data folder by default."
+    )
+    storage_url: str | None = Field(
+        default=None,
+        description="s3://bucket/prefix, gs://bucket/prefix, or a folder (default: in the data folder).",
+    )
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        default_factory=list, description="Origins of browsers that may call, separated by commas."
+    )
+    max_upload_mb: int = Field(default=2048, gt=0, description="Largest upload (all files of a scan), MiB.")
+    max_unpacked_mb: int = Field(
+        default=4096, gt=0, description="Largest phase or magnitude when unpacked, MiB."
+    )
+    upload_stall_s: float = Field(
+        default=60.0, gt=0, description="An upload from which nothing comes for so long is dropped."
+    )
+    validate_timeout_s: float = Field(
+        default=180.0, gt=0, description="Longest time that checking an upload may take."
+    )
+    max_wait_s: float = Field(
+        default=300.0, ge=0, description="Longest time a request may wait for its result."
+    )
+    workers: int = Field(
+        default=1, ge=0, description="Jobs computed at once by this process; 0 leaves them to others."
+    )
+    max_queued: int = Field(default=64, gt=0, description="Jobs that may wait; more are refused with 503.")
+    job_timeout_s: float = Field(default=1800.0, gt=0, description="After so long a running job is stopped.")
+    retention_hours: float = Field(
+        default=72.0,
+        ge=0,
+        description="Jobs with all files are deleted so long after their end; 0 keeps them.",
+    )
+    slice_cache_mb: int = Field(
+        default=512, ge=0, description="Memory for volumes of which slices were asked, MiB."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level logged."
+    )
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [origin.strip().rstrip("/") for origin in value.split(",") if origin.strip()]
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _no_wildcard(cls, value: list[str]) -> list[str]:
+        for origin in value:
+            if "*" in origin or not origin.startswith(("http://", "https://")):
+                raise ValueError(
+                    f"{origin!r} is no origin; list each as scheme://host[:port], wildcards are not allowed"
+                )
+        return value
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Largest upload, bytes."""
+        return self.max_upload_mb * MIB
+
+    @property
+    def database(self) -> str:
+        """SQLAlchemy URL."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'jobs.db'}"
+
+    @property
+    def storage(self) -> str:
+        """URL or folder of the object store."""
+        return self.storage_url or str(self.data_dir.absolute() / "objects")

@@ -1,0 +1,219 @@
+"""The computing process: reads tasks from standard input, answers on standard output, one line of JSON each.
+
+Run as ``python -m qsm_ai.jobs.compute`` by ``jobs.process``. It ends itself when its input closes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.orientations import io_orientation
+
+from qsm_ai.inference.errors import InferenceFailure
+from qsm_ai.io.loading import Limits, SourceFile, load_scan
+from qsm_ai.io.outputs import write_outputs
+from qsm_ai.jobs.problem import Problem, inference_unavailable, internal
+from qsm_ai.reconstruction.network import Network
+from qsm_ai.reconstruction.options import Options
+from qsm_ai.reconstruction.pipeline import Progress, reconstruct
+from qsm_ai.reconstruction.stages import ARTEFACTS
+from qsm_ai.scan import Grid, Refusal, Scan
+
+Say = Callable[[dict[str, Any]], None]
+
+
+def load(sources: Sequence[dict[str, str]], parameters: dict[str, Any]) -> Scan:
+    """The scan that uploaded files and form fields describe.
+
+    Parameters
+    ----------
+    sources : list of {role, name, path}
+    parameters : dict
+        As recorded with the job.
+
+    Raises
+    ------
+    Refusal
+    """
+
+    def of(role: str) -> list[SourceFile]:
+        return [SourceFile(s["name"], Path(s["path"])) for s in sources if s["role"] == role]
+
+    def only(role: str) -> SourceFile | None:
+        found = of(role)
+        if len(found) > 1:
+            raise Refusal(f"Several files were given as {role}.", mend="Give one.", file=found[1].name)
+        return found[0] if found else None
+
+    limits = parameters.get("limits") or {}
+    return load_scan(
+        of("phase"),
+        of("magnitude"),
+        only("mask"),
+        of("sidecar"),
+        te_ms=parameters.get("te_ms"),
+        b0=parameters.get("b0"),
+        b0_direction=parameters.get("b0_direction"),
+        total_field=only("total_field"),
+        local_field=only("local_field"),
+        phase_sign=parameters.get("phase_sign", "auto"),
+        limits=Limits(**limits),
+        name=parameters.get("name"),
+    )
+
+
+def validate(task: dict[str, Any], _say: Say) -> dict[str, Any]:
+    """Read everything, refuse what cannot be reconstructed, say what there is."""
+    scan = load(task["sources"], task["parameters"])
+    Options(**_choices(task["parameters"]))
+    shape = scan.grid.shape
+    return {
+        "name": scan.name,
+        "shape": list(shape),
+        "voxel_size": [round(x, 6) for x in scan.grid.voxel_size],
+        "voxels": int(np.prod(shape)),
+        "echoes": max(1, len(scan.echo_times)),
+        "echo_times_ms": [round(1000 * t, 6) for t in scan.echo_times],
+        "field_strength": scan.field_strength,
+        "b0_direction": [round(x, 6) for x in scan.b0_direction],
+        "phase_rule": scan.phase_rule,
+        "sources": scan.sources,
+    }
+
+
+def run_reconstruction(task: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Reconstruct, and leave the result files in the task's output folder."""
+    options = Options(**_choices(task["parameters"]))
+
+    def on_progress(progress: Progress) -> None:
+        say(
+            {
+                "kind": "progress",
+                "stage": progress.stage,
+                "fraction": round(float(progress.fraction), 4),
+                "detail": progress.detail,
+            }
+        )
+
+    began = time.perf_counter()
+    scan = load(task["sources"], task["parameters"])
+    reading = time.perf_counter() - began
+    network = _network(task["triton_url"]) if options.method == "qsm-vit" else None
+    result = reconstruct(scan, options, network, on_progress)
+    written = write_outputs(scan, result, task["output"], {"reading": reading})
+    shape, voxel_size = _canonical(scan.grid)
+    return {
+        "files": [
+            {
+                "artefact": name if name in ARTEFACTS else None,
+                "file": path.name,
+                "media_type": _MEDIA_TYPES[path.suffix],
+            }
+            for name, path in written.items()
+        ],
+        "shape": shape,
+        "voxel_size": voxel_size,
+        "scores": {name: float(value) for name, value in result.scores.items() if np.isfinite(value)},
+        "timings": {name: round(seconds, 4) for name, seconds in result.timings.items()},
+        "warnings": list(result.warnings),
+    }
+
+
+def _network(url: str) -> Network:
+    # Not every job needs gRPC, whose import takes a good part of a second.
+    from qsm_ai.inference.triton import TritonNetwork
+
+    return TritonNetwork(url)
+
+
+_MEDIA_TYPES = {".gz": "application/gzip", ".json": "application/json", ".png": "image/png"}
+
+
+def _canonical(grid: Grid) -> tuple[list[int], list[float]]:
+    """Shape and voxel size along right, anterior, superior, whatever way the voxels are stored."""
+    axes = [int(axis) for axis in io_orientation(grid.affine)[:, 0]]
+    shape, voxel_size = [0, 0, 0], [0.0, 0.0, 0.0]
+    for stored, axis in enumerate(axes):
+        shape[axis], voxel_size[axis] = grid.shape[stored], round(grid.voxel_size[stored], 6)
+    return shape, voxel_size
+
+
+def _choices(parameters: dict[str, Any]) -> dict[str, Any]:
+    names = ("method", "reference", "unwrapping", "background")
+    return {name: parameters[name] for name in names if parameters.get(name) is not None}
+
+
+TASKS: dict[str, Callable[[dict[str, Any], Say], dict[str, Any]]] = {
+    "validate": validate,
+    "reconstruct": run_reconstruction,
+}
+
+
+def answer(task: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Do a task; whatever goes wrong becomes a problem that names no value of the user's."""
+    try:
+        return {"kind": "result", "result": TASKS[task["task"]](task, say)}
+    except Refusal as refusal:
+        problem = Problem.from_refusal(refusal)
+    except InferenceFailure as error:
+        problem = inference_unavailable(error.sentence)
+    except MemoryError:
+        problem = Problem(
+            code="out-of-memory",
+            title="Not enough memory",
+            status=507,
+            detail="The scan needs more memory than this server has.",
+            mend="Crop the scan to the head, or reconstruct fewer echoes.",
+        )
+    except Exception as error:  # the boundary of the process: nothing may leave it but a problem
+        _log_defect(error)
+        problem = internal(type(error).__name__)
+    return {"kind": "problem", "problem": problem.to_dict()}
+
+
+def _log_defect(error: Exception) -> None:
+    """Where it happened, without the message: that may hold a file name or a header's text."""
+    frames = [
+        f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)
+    ]
+    line = {"event": "compute.error", "level": "error", "error": type(error).__name__, "frames": frames[-12:]}
+    print(json.dumps(line), file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Serve until the input closes."""
+    # Libraries print what they like; only we may write to the channel.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            tasks.put(line)
+        # The server is gone, however it went: a computation without anyone to answer to ends here.
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+
+    def say(message: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):
+            channel.write(json.dumps(message) + "\n")
+            channel.flush()
+
+    while True:
+        say(answer(json.loads(tasks.get()), say))
+
+
+if __name__ == "__main__":
+    main()

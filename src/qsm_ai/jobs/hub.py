@@ -1,0 +1,34 @@
+"""Who waits for news is woken at once by news of the same process; a short timeout covers the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+
+class Hub:
+    """Wakes waiters of a topic. Topics are job ids, and ``QUEUE`` for workers that wait for work."""
+
+    QUEUE = "queue"
+
+    def __init__(self) -> None:
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+
+    def notify(self, topic: str) -> None:
+        """Wake everyone who waits for this topic."""
+        for event in self._waiting.get(topic, ()):
+            event.set()
+
+    async def wait(self, topic: str, timeout: float) -> None:  # noqa: ASYNC109 - a poll interval, not a deadline
+        """Return at the next news, or after ``timeout`` seconds."""
+        event = asyncio.Event()
+        self._waiting[topic].add(event)
+        try:
+            async with asyncio.timeout(timeout):
+                await event.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._waiting[topic].discard(event)
+            if not self._waiting[topic]:
+                del self._waiting[topic]

@@ -1,0 +1,105 @@
+"""What went wrong with a request or a job, for people and for programs (RFC 9457)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from qsm_ai.scan import NotAnImage, Refusal, TooLarge
+
+_OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
+"""Mends name options of the command line; over HTTP the same choices are form fields."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem with its mend.
+
+    Attributes
+    ----------
+    code : str
+        Stable, for programs and metrics.
+    title : str
+        The kind of problem, the same for every occurrence.
+    status : int
+        HTTP status.
+    detail : str
+        This occurrence, in one sentence, free of paths and of header values.
+    mend : str
+        What the user can do.
+    file : str or None
+        Name of the file concerned.
+    """
+
+    code: str
+    title: str
+    status: int
+    detail: str
+    mend: str
+    file: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_refusal(cls, refusal: Refusal) -> Problem:
+        """A refused input: 413 when too large, 415 when no image at all, otherwise 422."""
+        status = 422
+        if isinstance(refusal, TooLarge):
+            status = 413
+        elif isinstance(refusal, NotAnImage):
+            status = 415
+        return cls(
+            code=refusal.code,
+            title=f"Input refused: {refusal.code.replace('-', ' ')}",
+            status=status,
+            detail=refusal.sentence,
+            mend=_OPTION.sub(lambda option: option[1].replace("-", "_"), refusal.mend),
+            file=refusal.file,
+        )
+
+
+def inference_unavailable(detail: str) -> Problem:
+    """The inference server is down or answers too late."""
+    return Problem(
+        code="inference-unavailable",
+        title="The inference server does not answer",
+        status=503,
+        detail=detail,
+        mend="The upload is kept: retry the job later, or choose another method (tkd, tikhonov, tv).",
+    )
+
+
+def worker_lost(detail: str) -> Problem:
+    """The computing process died, most often for want of memory."""
+    return Problem(
+        code="worker-lost",
+        title="The computing process died",
+        status=500,
+        detail=detail,
+        mend="Retry the job; if it dies again, the scan may need more memory than this server has.",
+    )
+
+
+def deadline_exceeded(seconds: float) -> Problem:
+    """A job that ran longer than it may."""
+    return Problem(
+        code="deadline-exceeded",
+        title="The job took too long",
+        status=504,
+        detail=f"The reconstruction did not finish within {seconds:.0f} s and was stopped.",
+        mend="Retry when the server is less busy, or crop the scan to the head.",
+    )
+
+
+def internal(kind: str) -> Problem:
+    """A defect of ours; the kind of error is enough to find it in the log."""
+    return Problem(
+        code="internal",
+        title="The reconstruction failed",
+        status=500,
+        detail=f"The reconstruction stopped with an unexpected error ({kind}).",
+        mend="Retry the job; if it fails again, report the job id to whoever runs this server.",
+    )

@@ -1,0 +1,183 @@
+"""Where uploads and results live: one small asynchronous interface over a local folder, S3 or GCS."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import NotFoundError
+from obstore.store import LocalStore, from_url
+
+CHUNK = 4 * 1024 * 1024
+MISSING = (NotFoundError, FileNotFoundError)
+
+
+class ObjectNotFoundError(LookupError):
+    """No object has this key."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What the store knows about an object without reading it.
+
+    Attributes
+    ----------
+    key : str
+    size : int
+        Bytes.
+    modified : datetime
+        Timezone-aware.
+    etag : str or None
+    """
+
+    key: str
+    size: int
+    modified: datetime
+    etag: str | None
+
+
+class Storage:
+    """Objects by key, in one place, whatever that place is.
+
+    Keys are ``/``-separated paths without ``.`` or ``..``; values are streams of bytes. Writing is atomic: a
+    reader sees the whole object or none.
+    """
+
+    def __init__(self, store: Any, *, folder: Path | None = None) -> None:
+        self._store = store
+        self._folder = folder
+
+    @classmethod
+    def from_url(cls, url: str) -> Storage:
+        """Open a store.
+
+        Parameters
+        ----------
+        url : str
+            ``s3://bucket/prefix``, ``gs://bucket/prefix``, ``memory:///``, ``file:///folder`` or a path.
+            Credentials come from the environment, as the store's own tools expect them.
+        """
+        if "://" in url and not url.startswith("file://"):
+            return cls(from_url(url))
+        folder = Path(url.removeprefix("file://")).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(LocalStore(folder, automatic_cleanup=True), folder=folder)
+
+    async def put(self, key: str, content: bytes | AsyncIterable[bytes]) -> None:
+        """Store ``content`` under ``key``, replacing what was there."""
+        await obstore.put_async(self._store, _checked(key), content, chunk_size=CHUNK)
+
+    async def put_file(self, key: str, path: Path) -> None:
+        """Store a file's content under ``key`` in constant memory."""
+        await obstore.put_async(self._store, _checked(key), path, chunk_size=CHUNK, max_concurrency=2)
+
+    async def head(self, key: str) -> ObjectInfo:
+        """Size and age of an object.
+
+        Raises
+        ------
+        ObjectNotFoundError
+        """
+        try:
+            return _info(await obstore.head_async(self._store, _checked(key)))
+        except MISSING as error:
+            raise ObjectNotFoundError(key) from error
+
+    async def get(self, key: str) -> bytes:
+        """The whole object; for small ones.
+
+        Raises
+        ------
+        ObjectNotFoundError
+        """
+        try:
+            result = await obstore.get_async(self._store, _checked(key))
+            return bytes(await result.bytes_async())
+        except MISSING as error:
+            raise ObjectNotFoundError(key) from error
+
+    async def stream(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Bytes ``start`` (included) to ``end`` (excluded, default: the last) of an object, chunk by chunk.
+
+        Raises
+        ------
+        ObjectNotFoundError
+        """
+        stop = (await self.head(key)).size if end is None else end
+        while start < stop:
+            until = min(start + CHUNK, stop)
+            try:
+                part = await obstore.get_range_async(self._store, _checked(key), start=start, end=until)
+            except MISSING as error:
+                raise ObjectNotFoundError(key) from error
+            yield bytes(part)
+            start = until
+
+    async def fetch(self, key: str, path: Path) -> None:
+        """Copy an object into a local file in constant memory."""
+        with path.open("wb") as file:
+            async for chunk in self.stream(key):
+                await asyncio.to_thread(file.write, chunk)
+
+    async def entries(self, prefix: str = "") -> list[ObjectInfo]:
+        """Every object under ``prefix`` (a folder, not the beginning of a name), in order of key."""
+        stream = obstore.list(self._store, prefix=prefix.rstrip("/") or None)
+        return sorted((_info(meta) for meta in await stream.collect_async()), key=lambda info: info.key)
+
+    async def children(self, prefix: str) -> list[str]:
+        """Names of the folders directly under ``prefix``."""
+        found = await obstore.list_with_delimiter_async(self._store, prefix=prefix.rstrip("/") or None)
+        names = {path.rstrip("/").rsplit("/", 1)[-1] for path in found["common_prefixes"]}
+        if self._folder is not None:
+            names |= await asyncio.to_thread(_folders_in, self._folder / prefix)
+        return sorted(names)
+
+    async def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        try:
+            await obstore.delete_async(self._store, _checked(key))
+        except MISSING:
+            return
+
+    async def delete_prefix(self, prefix: str) -> int:
+        """Remove everything under ``prefix``, a killed process' unfinished writes too; how many objects."""
+        keys = [info.key for info in await self.entries(_checked(prefix))]
+        if keys:
+            await obstore.delete_async(self._store, keys)
+        if self._folder is not None:
+            await asyncio.to_thread(shutil.rmtree, self._folder / prefix, ignore_errors=True)
+        return len(keys)
+
+    async def check(self) -> None:
+        """Write, read and delete a small object; raises whatever goes wrong."""
+        key, token = f"checks/{secrets.token_hex(8)}", secrets.token_bytes(16)
+        await self.put(key, token)
+        try:
+            if await self.get(key) != token:
+                raise OSError("the store gave back other bytes than were written")
+        finally:
+            await self.delete(key)
+
+
+def _checked(key: str) -> str:
+    parts = key.split("/")
+    if not key or any(part in {"", ".", ".."} for part in parts):
+        raise ValueError("a key is a path of plain names")
+    return key
+
+
+def _info(meta: Any) -> ObjectInfo:
+    return ObjectInfo(
+        key=meta["path"], size=meta["size"], modified=meta["last_modified"], etag=meta.get("e_tag")
+    )
+
+
+def _folders_in(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir() if entry.is_dir()} if folder.is_dir() else set()
