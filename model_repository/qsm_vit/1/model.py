@@ -64,9 +64,7 @@ class TritonPythonModel:
         answered = tuple(model.output(0).shape)[1:]
         if answered != output_shape:
             raise pb_utils.TritonModelException(
-                
                 f"{file.name} gives {answered}, config.pbtxt says {output_shape}"
-            
             )
         compiled = core.compile_model(
             model,

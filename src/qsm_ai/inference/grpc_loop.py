@@ -1,8 +1,8 @@
 """One event loop for all of this process's gRPC, in a thread of its own.
 
-grpc.aio shares one completion queue between the event loops of a process, and several loops in several threads
-disturb each other. Worker threads and the web server's own loop therefore hand their calls to this one, which
-also keeps the copying of patches into messages away from the web server.
+grpc.aio shares one completion queue between the event loops of a process, and several loops in several
+threads disturb each other. Worker threads and the web server's own loop therefore hand their calls to this
+one, which also keeps the copying of patches into messages away from the web server.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The network in process, through OpenVINO: the same ONNX file and the same settings as on Triton's CPU path.
 
 Measured on two cores with a network of 4.7 million parameters (convolutions at 1/2 and 1/4, attention at 1/8
-resolution, patches of 96³), seconds a patch and peak memory: batches of one 0.237 s, 0.56 GB; of four 0.237 s,
-0.74 GB; of eight 0.235 s, 1.05 GB; two streams of one thread each 0.241 s, 0.63 GB. So patches run one by one,
-with all threads on each. bfloat16 took half the time of float32 there (0.45 s), a third to a quarter on CPUs
-with matrix units.
+resolution, patches of 96³), seconds a patch and peak memory: batches of one 0.237 s, 0.56 GB; of four
+0.237 s, 0.74 GB; of eight 0.235 s, 1.05 GB; two streams of one thread each 0.241 s, 0.63 GB. So patches run
+one by one, with all threads on each. bfloat16 took half the time of float32 there (0.45 s), a third to a
+quarter on CPUs with matrix units.
 """
 
 from __future__ import annotations

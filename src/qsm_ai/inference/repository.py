@@ -48,7 +48,7 @@ def model_file(model: str = MODEL) -> Path:
     files = [f for f in (model_repository() / model).glob("*/model.onnx") if f.parent.name.isdigit()]
     if not files:
         raise ModelFileMissing(
-            f"The weights of {model} (model.onnx in a version's folder of the model repository) are not there.",
+            f"The weights of {model} are not there (model.onnx in the folder of a version).",
             mend="Fetch the weights with the checkout, or train and export a network.",
         )
     return max(files, key=lambda f: int(f.parent.name))

@@ -88,7 +88,7 @@ class TritonNetwork:
         backoff: float = 0.2,
     ) -> None:
         try:
-            import tritonclient.grpc.aio as aio
+            from tritonclient.grpc import aio
         except ImportError:
             raise RuntimeMissing(
                 "The client of Triton is not installed.",
@@ -149,7 +149,7 @@ class TritonNetwork:
     async def predict_async(
         self, patches: NDArray[np.float32], on_patch: Callable[[int], None] | None = None
     ) -> NDArray[np.float32]:
-        """Corrections for a stack of patches; the caller's event loop stays free, and its cancellation counts.
+        """Corrections for a stack of patches; the caller's event loop stays free and may cancel.
 
         Parameters
         ----------
@@ -192,12 +192,12 @@ class TritonNetwork:
             return False
         return True
 
-    async def check(self, timeout: float = 2.0) -> None:
+    async def check(self, within: float = 2.0) -> None:
         """Find out whether the model can be asked.
 
         Parameters
         ----------
-        timeout : float
+        within : float
             Seconds for the answer.
 
         Raises
@@ -205,7 +205,7 @@ class TritonNetwork:
         TritonUnavailable, TritonTimeout, TritonModelMissing
             Why not.
         """
-        await asyncio.wrap_future(submit(self._check(timeout)))
+        await asyncio.wrap_future(submit(self._check(within)))
 
     def close(self) -> None:
         """Close the connection; a later call opens it again."""
@@ -303,10 +303,10 @@ class TritonNetwork:
         version = self._version or max(model.versions, key=int, default="?")
         self._name = f"{self._model} version {version} on Triton {server.version} ({model.platform})"
 
-    async def _check(self, timeout: float) -> None:
+    async def _check(self, within: float) -> None:
         client = self._connect()
         try:
-            ready = await client.is_model_ready(self._model, self._version, client_timeout=timeout)
+            ready = await client.is_model_ready(self._model, self._version, client_timeout=within)
         except self._error as error:
             raise self._explain(error) from None
         if not ready:
