@@ -115,7 +115,9 @@ class TestSidecars:
 
     @pytest.mark.parametrize("value", [True, "0.004", None, [], {"a": 1}, [0.004, "x"]])
     def test_what_is_no_number_is_no_echo_time(self, value: object) -> None:
-        assert read_acquisition(named("phase.nii"), [sidecar("phase.json", EchoTime=value)]).echo_times_ms == ()
+        assert (
+            read_acquisition(named("phase.nii"), [sidecar("phase.json", EchoTime=value)]).echo_times_ms == ()
+        )
 
 
 def nifti1(order: str = "<", dims: tuple[int, ...] = (4, 51, 50, 41, 3, 1, 1, 1)) -> bytes:

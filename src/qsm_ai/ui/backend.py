@@ -248,7 +248,7 @@ class Backend:
         return self._request("GET", f"/api/v1/jobs/{job_id}/artefacts/{name}").content
 
     def report(self, job_id: str) -> dict[str, Any]:
-        """Everything worth knowing about a result: parameters, versions, timings, scores, methods paragraph."""
+        """Parameters, versions, timings, scores and methods paragraph of a result."""
         report: dict[str, Any] = self._request("GET", f"/api/v1/jobs/{job_id}/artefacts/report").json()
         return report
 
@@ -261,9 +261,9 @@ class Backend:
         radius: float | None = None,
     ) -> Statistics:
         """Distribution of a map's values: in the brain, or in a sphere around a voxel (radius in mm)."""
-        sphere = {}
+        sphere: dict[str, float] = {}
         if centre is not None and radius is not None:
-            sphere = {"centre": ",".join(str(i) for i in centre), "radius": f"{radius:g}"}
+            sphere = {**dict(zip("xyz", centre, strict=True)), "radius": radius}
         answer = self._request("GET", f"/api/v1/jobs/{job_id}/statistics/{artefact}", params=sphere)
         return Statistics.from_document(answer.json())
 

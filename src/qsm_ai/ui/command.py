@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _FILE_OPTIONS = {
+    "phase": "",
     "magnitude": "--magnitude",
     "total_field": "--total-field",
     "local_field": "--local-field",
@@ -25,7 +26,7 @@ _OPTIONS = {
 _DEFAULTS = {"phase_sign": "auto", "unwrapping": "path", "background": "lbv"}
 
 
-def command_line(files: Iterable[tuple[str, str]], parameters: Mapping[str, Any]) -> str:
+def command_line(files: Sequence[tuple[str, str]], parameters: Mapping[str, Any]) -> str:
     """The equivalent ``qsm-ai reconstruct``, one group of options a line.
 
     Parameters
@@ -34,19 +35,18 @@ def command_line(files: Iterable[tuple[str, str]], parameters: Mapping[str, Any]
         Sidecars are left out: the command line finds those beside the images, and the options override them.
     parameters : as the API names them
     """
-    files = list(files)
-    lines = [
-        " ".join(["qsm-ai reconstruct", *(shlex.quote(name) for role, name in files if role == "phase")])
-    ]
+    groups = [["qsm-ai reconstruct"]]
     for role, option in _FILE_OPTIONS.items():
-        lines += [f"{option} {shlex.quote(name)}" for given, name in files if given == role]
+        names = [shlex.quote(name) for given, name in files if given == role]
+        if names:
+            groups.append([option, *names] if option else names)
     options = []
     for key, option in _OPTIONS.items():
         value = parameters.get(key)
         if value is not None and value != [] and value != _DEFAULTS.get(key):
             options.append(f"{option} {_words(value)}")
-    lines += [" ".join(options)] if options else []
-    return " \\\n    ".join([*lines, "--output qsm"])
+    groups += [options, ["--output qsm"]]
+    return " \\\n    ".join(" ".join(group) for group in groups if group)
 
 
 def _words(value: object) -> str:

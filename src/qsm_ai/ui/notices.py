@@ -44,3 +44,9 @@ def file_size(size: int) -> str:
     if size < 1_000_000:
         return f"{size / 1000:.0f} kB"
     return f"{size / 1_000_000:.1f} MB"
+
+
+def quantity(value: float, unit: str) -> str:
+    """A value with its unit, with as many digits as such maps deserve."""
+    digits = {"ppm": 4, "1/s": 1}.get(unit, 3)
+    return f"{value:.{digits}f} {unit}".rstrip().replace("-", "\u2212", 1)

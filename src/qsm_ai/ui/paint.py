@@ -111,15 +111,15 @@ def png_bytes(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def side_by_side(pictures: Sequence[Image.Image], gap: int = 8) -> Image.Image:
-    """Pictures of one height in a row."""
-    width = sum(p.width for p in pictures) + gap * (len(pictures) - 1)
-    row = Image.new("RGB", (width, pictures[0].height), BACKGROUND)
-    left = 0
-    for picture in pictures:
-        row.paste(picture, (left, 0))
-        left += picture.width + gap
-    return row
+def stack(rows: Sequence[Sequence[Image.Image]], gap: int = 8) -> Image.Image:
+    """Rows of pictures, all of one size, as one picture."""
+    side = rows[0][0].width
+    columns = max(len(row) for row in rows)
+    sheet = Image.new("RGB", (columns * (side + gap) - gap, len(rows) * (side + gap) - gap), BACKGROUND)
+    for down, row in enumerate(rows):
+        for across, picture in enumerate(row):
+            sheet.paste(picture, (across * (side + gap), down * (side + gap)))
+    return sheet
 
 
 def _grey(png: bytes) -> NDArray[np.uint8]:
@@ -134,7 +134,7 @@ def _draw_crosshair(draw: ImageDraw.ImageDraw, x: float, y: float, side: int) ->
 
 
 def _draw_letters(draw: ImageDraw.ImageDraw, letters: tuple[str, str, str, str], side: int) -> None:
-    font = ImageFont.load_default(side / 32)
+    font = ImageFont.load_default(side / 25)
     inset = side // 40
     far, middle = side - inset, side / 2
     places = ((inset, middle, "lm"), (far, middle, "rm"), (middle, inset, "mt"), (middle, far, "mb"))

@@ -13,7 +13,7 @@ import streamlit as st
 from qsm_ai.ui import session
 from qsm_ai.ui.backend import Artefact, Job, Problem, Statistics
 from qsm_ai.ui.command import command_line
-from qsm_ai.ui.notices import escape, file_size, show_problem
+from qsm_ai.ui.notices import escape, file_size, quantity, show_problem
 from qsm_ai.ui.viewer import viewer
 
 GOOD_SCORE = 0.8
@@ -54,35 +54,37 @@ def noise_verdict(ratio: float) -> str:
 
 
 def _scores(job: Job) -> None:
-    first, second, third, fourth = st.columns(4)
-    score = job.scores.get("physics_check")
-    if score is not None:
-        first.metric("Field explained", f"{score:.1%}", border=True, help=_CHECK_HELP)
-        first.caption(verdict(score))
-    rms = job.scores.get("residual_rms_ppm")
-    if rms is not None:
-        second.metric(
-            "Field left over", f"{rms * 1000:.2g} ppb", border=True, help="Root mean square, in the mask."
-        )
-        second.caption("Shown as a map below: what the susceptibility does not explain.")
-    ratio = job.scores.get("residual_chi_square")
-    if ratio is not None:
-        third.metric("Left over, in units of noise", f"{ratio:.2g}", border=True, help=_NOISE_HELP)
-        third.caption(noise_verdict(ratio))
+    cards: list[tuple[str, str, str, str | None]] = []
+    if (score := job.scores.get("physics_check")) is not None:
+        cards.append(("Field explained", f"{score:.1%}", verdict(score), _CHECK_HELP))
+    if (rms := job.scores.get("residual_rms_ppm")) is not None:
+        cards.append(("Field left over", f"{rms * 1000:.2g} ppb", "Root mean square; mapped below.", None))
+    if (ratio := job.scores.get("residual_chi_square")) is not None:
+        cards.append(("Left over, over noise", f"{ratio:.2g}", noise_verdict(ratio), _NOISE_HELP))
     if job.timings:
         slowest = max(job.timings, key=lambda name: job.timings[name])
-        fourth.metric("Computed in", f"{sum(job.timings.values()):.1f} s", border=True)
-        fourth.caption(f"Longest stage: {slowest.replace('_', ' ')}, {job.timings[slowest]:.1f} s.")
+        longest = f"Longest stage: {_stage_title(slowest)}, {job.timings[slowest]:.1f} s."
+        cards.append(("Computed in", f"{sum(job.timings.values()):.1f} s", longest, None))
+    if not cards:
+        return
+    for column, (label, value, words, explanation) in zip(st.columns(len(cards)), cards, strict=True):
+        with column.container(border=True, height="stretch", gap="xsmall"):
+            st.metric(label, value, help=explanation)
+            st.caption(words)
+
+
+def _stage_title(name: str) -> str:
+    return name.replace("_", " ")
 
 
 _CHECK_HELP = (
-    "The physics check: the field is simulated from the finished map and compared with the local field that was "
-    "measured. 100 % means that nothing is left unexplained. It cannot see errors in the cone where the dipole "
-    "kernel is blind."
+    "The physics check: the field is simulated from the finished map and compared with the local field "
+    "that was measured; the number is the share of its energy that the map explains. It cannot see errors "
+    "in the cone of k-space where the dipole kernel is blind."
 )
 _NOISE_HELP = (
-    "Median of the squared residual over the squared standard error of the echo fit, divided by what pure noise "
-    "would give. 1 is perfect."
+    "Median of the squared residual over the squared standard error of the echo fit, divided by what pure "
+    "noise would give. 1 is perfect."
 )
 
 
@@ -93,7 +95,7 @@ def _numbers(job: Job) -> None:
     if job.timings:
         st.subheader("Time per stage", anchor=False)
         st.dataframe(
-            [{"Stage": name.replace("_", " "), "Seconds": seconds} for name, seconds in job.timings.items()],
+            [{"Stage": _stage_title(name), "Seconds": s} for name, s in job.timings.items()],
             column_config={
                 "Seconds": st.column_config.ProgressColumn(
                     format="%.2f s", min_value=0, max_value=max(job.timings.values())
@@ -114,7 +116,7 @@ def _distribution(job: Job, volumes: list[Artefact]) -> None:
     )
     artefact = next(a for a in volumes if a.name == name)
     try:
-        found = session.backend().statistics(job.id, name)
+        found = _in_brain(job.id, name)
     except Problem as problem:
         show_problem(problem)
         return
@@ -125,15 +127,20 @@ def _distribution(job: Job, volumes: list[Artefact]) -> None:
         st.vega_lite_chart(_histogram(found, artefact), width="stretch")
 
 
+@st.cache_data(max_entries=200, ttl=3600, show_spinner=False)
+def _in_brain(job_id: str, artefact: str) -> Statistics:
+    return session.backend().statistics(job_id, artefact)
+
+
 def rows(found: Statistics, unit: str) -> list[dict[str, str]]:
     """Statistics as a table for people."""
     return [
         {"": name, " ": value}
         for name, value in (
-            ("Mean", f"{found.mean:.4g} {unit}"),
-            ("Standard deviation", f"{found.standard_deviation:.4g} {unit}"),
-            ("Median", f"{found.median:.4g} {unit}"),
-            ("5th to 95th percentile", f"{found.low:.4g} to {found.high:.4g} {unit}"),
+            ("Mean", quantity(found.mean, unit)),
+            ("Standard deviation", quantity(found.standard_deviation, unit)),
+            ("Median", quantity(found.median, unit)),
+            ("5th to 95th percentile", f"{quantity(found.low, unit)} to {quantity(found.high, unit)}"),
             ("Volume", f"{found.volume_ml:,.1f} ml"),
             ("Voxels", f"{found.voxels:,}"),
         )
@@ -190,11 +197,11 @@ def _report(job_id: str) -> dict[str, Any]:
 def _files(job: Job) -> None:
     report = f"{job.name}_qsm.json"
     st.download_button(
-        "Everything",
+        "Download everything",
         data=lambda: _everything(job, report),
         file_name=f"{job.name}_qsm.zip",
         mime="application/zip",
-        icon=":material/folder_zip:",
+        icon=":material/download:",
         type="primary",
         on_click="ignore",
         key=f"everything/{job.id}",

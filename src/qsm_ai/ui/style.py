@@ -9,7 +9,7 @@ _RULES = """
 .block-container { max-width: 1320px; padding-top: 2.6rem; padding-bottom: 3rem; }
 [data-testid="stFileUploaderDropzone"] { min-height: 8.5rem; }
 [data-testid="stImage"] img { border-radius: 0.4rem; }
-.st-key-history [data-testid="stButton"] button { justify-content: flex-start; }
+.st-key-history button > div { justify-content: flex-start; }
 </style>
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import streamlit as st
@@ -11,8 +11,8 @@ from streamlit.delta_generator import DeltaGenerator
 
 from qsm_ai.ui import session
 from qsm_ai.ui.backend import Artefact, Axis, Job, Problem, Statistics
-from qsm_ai.ui.notices import escape, show_problem
-from qsm_ai.ui.paint import Palette, Plane, colour_bar, paint
+from qsm_ai.ui.notices import escape, quantity, show_problem
+from qsm_ai.ui.paint import Palette, Plane, colour_bar, paint, png_bytes, stack
 
 AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")
 _ALONG: Mapping[Axis, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -77,14 +77,25 @@ def viewer(job: Job) -> None:
         others = [a for a in volumes if a.name != shown.name]
         beside = _choose_beside(others, key=f"beside/{job.id}")
         crosshair = st.toggle("Crosshair", value=True, key=f"crosshair/{job.id}")
+        picture = st.container(width="content")
     window, palette = _look(job.id, shown)
-    pictures = st.columns(len(AXES), gap="small")
+    places = st.columns(len(AXES), gap="small")
     point = _point(job.id, shown)
-    _draw(job.id, View(shown, point, window, palette, crosshair, masked), pictures)
+    rows = _draw(job.id, View(shown, point, window, palette, crosshair, masked), places)
     if beside is not None:
         window, palette = _look(job.id, beside)
-        pictures = st.columns(len(AXES), gap="small")
-        _draw(job.id, View(beside, point, window, palette, crosshair, masked), pictures)
+        places = st.columns(len(AXES), gap="small")
+        rows += _draw(job.id, View(beside, point, window, palette, crosshair, masked), places)
+    picture.download_button(
+        "Picture",
+        data=lambda: png_bytes(stack(rows)),
+        file_name=f"{job.name}_{shown.name}_{'-'.join(map(str, point))}.png",
+        mime="image/png",
+        icon=":material/image:",
+        help="These slices as one PNG.",
+        on_click="ignore",
+        key=f"picture/{job.id}",
+    )
     _sphere(job.id, [shown] if beside is None else [shown, beside], point)
 
 
@@ -147,7 +158,7 @@ def _look(job_id: str, artefact: Artefact) -> tuple[tuple[float, float], Palette
     if window[0] >= window[1]:
         window = (window[0], window[0] + step)
     with bar:
-        st.image(colour_bar(palette), width="stretch", alt="Colour bar")
+        st.image(colour_bar(palette), width="stretch", output_format="PNG", alt="Colour bar")
     return window, palette
 
 
@@ -185,7 +196,7 @@ def _sphere(job_id: str, artefacts: list[Artefact], point: tuple[int, int, int])
             continue
         place.metric(
             artefact.title,
-            f"{found.mean:.4g} ± {found.standard_deviation:.2g} {artefact.unit}",
+            f"{quantity(found.mean, artefact.unit)} ± {quantity(found.standard_deviation, artefact.unit)}",
             help=f"Mean and standard deviation over {found.voxels} voxels of the brain.",
         )
 
@@ -195,14 +206,15 @@ def _in_sphere(job_id: str, artefact: str, centre: tuple[int, int, int], radius:
     return session.backend().statistics(job_id, artefact, centre=centre, radius=radius)
 
 
-def _draw(job_id: str, view: View, places: list[DeltaGenerator]) -> None:
+def _draw(job_id: str, view: View, places: Sequence[DeltaGenerator]) -> list[list[Image.Image]]:
     try:
         pictures = draw(job_id, view)
     except Problem as problem:
         show_problem(problem)
-        return
+        return []
     for axis, place, picture in zip(AXES, places, pictures, strict=True):
         place.image(picture, width="stretch", alt=f"{view.artefact.title}, {axis} slice")
+    return [pictures]
 
 
 def draw(job_id: str, view: View) -> list[Image.Image]:
