@@ -74,3 +74,13 @@ def pad_to(x: Array, shape: tuple[int, ...]) -> Array:
 
         return torch.nn.functional.pad(x, (0, widths[2], 0, widths[1], 0, widths[0]))
     return np.pad(x, [(0, 0)] * (x.ndim - 3) + [(0, w) for w in widths])
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
+    """The smallest box that holds a mask (X, Y, Z), for transforms that need no more; ValueError if empty."""
+    if not mask.any():
+        raise ValueError("the mask is empty")
+    x, y, z = (
+        np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))[[0, -1]] for axis in range(3)
+    )
+    return slice(x[0], x[1] + 1), slice(y[0], y[1] + 1), slice(z[0], z[1] + 1)

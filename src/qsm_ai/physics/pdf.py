@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_ai.physics.dipole import dipole_kernel
-from qsm_ai.physics.fourier import fast_shape, irfftn, rfftn
+from qsm_ai.physics.fourier import bounding_box, fast_shape, irfftn, rfftn
 
 _MARGIN_MM = 16.0
 """Room for sources around the mask; more of it changed nothing in simulations, less did."""
@@ -54,7 +54,7 @@ def pdf(
     Liu et al. 2011, 10.1002/nbm.1670; de Rochefort et al. 2010, 10.1002/mrm.22187.
     """
     local = np.zeros(total_field.shape, dtype=np.float32)
-    box = _box(mask)
+    box = bounding_box(mask)
     inner = mask[box]
     margins = [max(2, round(_MARGIN_MM / h)) for h in voxel_size]
     shape = fast_shape(inner.shape, tuple(2 * m for m in margins))
@@ -115,12 +115,3 @@ def _precision(standard_error: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.ones_like(standard_error)
     precision: NDArray[np.float32] = np.square(median / np.maximum(standard_error, np.float32(median)))
     return precision
-
-
-def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
-    if not mask.any():
-        raise ValueError("the mask is empty")
-    x, y, z = (
-        np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))[[0, -1]] for axis in range(3)
-    )
-    return slice(x[0], x[1] + 1), slice(y[0], y[1] + 1), slice(z[0], z[1] + 1)
