@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -122,7 +122,7 @@ def reconstruct(
 
     with plain_errors(), Terminal(quiet) as terminal, ExitStack() as held:
         from qsm_ai.io.bids import kind_of
-        from qsm_ai.io.loading import load_scan
+        from qsm_ai.io.loading import Given, load_scan
         from qsm_ai.io.outputs import require_writable, write_outputs
         from qsm_ai.reconstruction.options import Options
         from qsm_ai.reconstruction.pipeline import reconstruct as run
@@ -136,15 +136,18 @@ def reconstruct(
         require_writable(output)
         started = time.perf_counter()
         terminal.say("Reading")
-        phases, magnitudes, sidecars = list(phase or []), list(magnitude or []), list(sidecar or [])
-        if not phases and total_field is None and local_field is None:
-            phases, magnitudes = give_back(magnitudes)
-        if len(phases) == 1 and (phases[0].is_dir() or kind_of(phases[0].name) == "dicom"):
+        phase, magnitude = list(phase or []), list(magnitude or [])
+        if not phase and total_field is None and local_field is None:
+            phase, magnitude = give_back(magnitude)
+        phases: Sequence[Given] = phase
+        magnitudes: Sequence[Given] = magnitude
+        sidecars: Sequence[Given] = list(sidecar or [])
+        if len(phase) == 1 and (phase[0].is_dir() or kind_of(phase[0].name) == "dicom"):
             from qsm_ai.io.dicom import convert_dicom
 
-            series = held.enter_context(convert_dicom(phases[0]))
-            phases, sidecars = list(series.phase), [*series.sidecars, *sidecars]
-            magnitudes = magnitudes or list(series.magnitude)
+            series = held.enter_context(convert_dicom(phase[0]))
+            phases, sidecars = series.phase, [*series.sidecars, *sidecars]
+            magnitudes = magnitudes or series.magnitude
             name = name or series.name
         scan = load_scan(
             phases,

@@ -12,11 +12,22 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from qsm_ai import __version__
 from qsm_ai.io.bids import derivatives_folder
 from qsm_ai.io.outputs import encode_nifti
 from qsm_ai.scan import Grid, OutputRefusal
+
+SEED = 2026
+VOXEL_SIZE = (1.25, 1.25, 1.5)
+"""mm."""
+
+ECHO_TIMES = (0.004, 0.012, 0.020, 0.028)
+"""s."""
+
+TILT_DEGREES = (12.0, -5.0, 8.0)
+"""Of the slices against the scanner, about its three axes."""
 
 STORED_PHASE_END = 4096.0
 """The phase is stored as Siemens scanners do, −4096 to 4095."""
@@ -61,6 +72,41 @@ class SampleFiles:
     mask: Path
 
 
+def simulate_sample(seed: int = SEED) -> Sample:
+    """Simulate the sample scan: 3 T, four echoes, slices tilted against the field; the same every time.
+
+    Parameters
+    ----------
+    seed : int
+        Another seed is another head.
+
+    Returns
+    -------
+    Sample
+    """
+    from qsm_ai.network.simulation import simulate_echoes, simulate_head
+
+    rng = np.random.default_rng(seed)
+    tilt = Rotation.from_euler("xyz", TILT_DEGREES, degrees=True).as_matrix()
+    head = simulate_head(rng, VOXEL_SIZE, tilt=tilt, variety=0.0)
+    x, y, z = (float(v) for v in tilt[2])
+    echoes = simulate_echoes(rng, head, b0_direction=(x, y, z), field_strength=3.0, echo_times=ECHO_TIMES)
+    affine = np.eye(4)
+    affine[:3, :3] = tilt * np.asarray(VOXEL_SIZE)
+    affine[:3, 3] = -affine[:3, :3] @ ((np.asarray(head.chi.shape) - 1) / 2)
+    nx, ny, nz = head.chi.shape
+    return Sample(
+        name="sub-sample",
+        grid=Grid((nx, ny, nz), affine),
+        phase=echoes.phase,
+        magnitude=echoes.magnitude,
+        echo_times=echoes.echo_times,
+        field_strength=echoes.field_strength,
+        chi=np.where(head.brain, head.chi, np.float32(0)).astype(np.float32),
+        mask=head.brain,
+    )
+
+
 def write_sample(sample: Sample, folder: str | Path) -> SampleFiles:
     """Write a sample as a small BIDS data set: one phase and one magnitude image per echo, with sidecars.
 
@@ -98,7 +144,7 @@ def write_sample(sample: Sample, folder: str | Path) -> SampleFiles:
     names: dict[str, list[Path]] = {"phase": [], "mag": [], "json": []}
     for echo, time in enumerate(sample.echo_times, start=1):
         stored = _as_stored(sample.phase[echo - 1])
-        magnitude = sample.magnitude[echo - 1] * np.float32(1000)
+        magnitude = np.clip(np.round(sample.magnitude[echo - 1] * 1000), 0, 32767).astype(np.int16)
         for part, volume in (("phase", stored), ("mag", magnitude)):
             stem = f"{sample.name}_echo-{echo}_part-{part}_MEGRE"
             names[part].append(anat / f"{stem}.nii.gz")
@@ -126,9 +172,9 @@ def write_sample(sample: Sample, folder: str | Path) -> SampleFiles:
     )
 
 
-def _as_stored(phase: NDArray[np.float32]) -> NDArray[np.float32]:
+def _as_stored(phase: NDArray[np.float32]) -> NDArray[np.int16]:
     steps = np.round(phase * np.float32(STORED_PHASE_END / math.pi))
-    return np.clip(steps, -STORED_PHASE_END, STORED_PHASE_END - 1).astype(np.float32)
+    return np.clip(steps, -STORED_PHASE_END, STORED_PHASE_END - 1).astype(np.int16)
 
 
 def _json(content: dict[str, object]) -> bytes:

@@ -32,7 +32,7 @@ def encode_nifti(volume: NDArray[Any], grid: Grid, window: tuple[float, float] =
     Parameters
     ----------
     volume : (X, Y, Z) array
-        bool is written as 8-bit integers, everything else as 32-bit floats.
+        bool is written as 8-bit integers, 16-bit integers as they are, everything else as 32-bit floats.
     grid : Grid
         A grid without stored header fields is written by its affine, as scanner coordinates.
     window : (low, high)
@@ -43,7 +43,8 @@ def encode_nifti(volume: NDArray[Any], grid: Grid, window: tuple[float, float] =
     bytes
         The same for the same input, whenever it is written.
     """
-    stored = volume.astype(np.uint8 if volume.dtype == np.bool_ else np.dtype("<f4"), copy=False)
+    kind = {"b": np.uint8, "i": np.dtype("<i2")}.get(volume.dtype.kind, np.dtype("<f4"))
+    stored: NDArray[Any] = volume.astype(kind, copy=False)  # type: ignore[call-overload]
     header: Any = Nifti1Header(endianness="<")  # type: ignore[no-untyped-call]
     header.set_data_shape(stored.shape)
     header.set_data_dtype(stored.dtype)

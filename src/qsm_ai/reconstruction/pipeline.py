@@ -15,9 +15,12 @@ from qsm_ai.physics.field_mapping import fit_field
 from qsm_ai.physics.inversion import Inverter, tikhonov, tkd
 from qsm_ai.physics.laplacian_unwrapping import unwrap_laplacian
 from qsm_ai.physics.masking import brain_mask
+from qsm_ai.physics.pdf import pdf
 from qsm_ai.physics.r2star import r2star
 from qsm_ai.physics.referencing import reference
+from qsm_ai.physics.total_variation import total_variation
 from qsm_ai.physics.unwrapping import unwrap_echoes
+from qsm_ai.physics.v_sharp import v_sharp
 from qsm_ai.reconstruction.inputs import network_inputs
 from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.options import Options
@@ -272,13 +275,9 @@ def _background(work: _Work) -> None:
     if work.options.background == "lbv":
         work.volumes["local_field"] = lbv(total, mask, voxel_size)
     elif work.options.background == "pdf":
-        from qsm_ai.physics.pdf import pdf
-
         error = work.volumes.get("field_error")
         work.volumes["local_field"] = pdf(total, mask, voxel_size, b0_direction, error)
     else:
-        from qsm_ai.physics.v_sharp import v_sharp
-
         work.volumes["local_field"], work.valid = v_sharp(total, mask, voxel_size)
 
 
@@ -298,8 +297,6 @@ def _inversion(work: _Work) -> None:
     elif method == "tikhonov":
         chi = tikhonov(local, mask, voxel_size, b0_direction)
     else:
-        from qsm_ai.physics.total_variation import total_variation
-
         chi = total_variation(local, mask, voxel_size, b0_direction)
     work.volumes["chi"] = reference(chi, mask, work.options.reference)
 
