@@ -76,7 +76,14 @@ def phantom() -> Phantom:
     phase = np.stack([np.angle(e) for e in echoes]).astype(np.float32)
     magnitude = np.stack([np.abs(e) for e in echoes]).astype(np.float32)
     return Phantom(
-        chi, mask, (local * mask).astype(np.float32), total.astype(np.float32), phase, magnitude, affine, direction
+        chi,
+        mask,
+        (local * mask).astype(np.float32),
+        total.astype(np.float32),
+        phase,
+        magnitude,
+        affine,
+        direction,
     )
 
 

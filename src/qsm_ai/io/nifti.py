@@ -210,7 +210,7 @@ def _layout(header: Nifti1Header | Nifti2Header, consumed: int, name: str) -> _L
         )
     try:
         dtype = header.get_data_dtype()  # type: ignore[no-untyped-call]
-    except HeaderDataError:
+    except (HeaderDataError, KeyError):
         dtype = np.dtype("V1")
     if dtype.kind == "c":
         raise FileRefusal(
