@@ -19,15 +19,16 @@ def check_patches(patches: NDArray[np.float32], patch_shape: Sequence[int] | Non
     ----------
     patches : (N, C, P, P, P) float32
     patch_shape : (C, P, P, P)
-        Where it is known.
+        Where it is known; -1 is any size.
 
     Raises
     ------
     ValueError
         On another number of axes or another shape.
     """
-    if patches.ndim != 5 or (patch_shape is not None and patches.shape[1:] != tuple(patch_shape)):
-        wanted = tuple(patch_shape) if patch_shape is not None else ("C", "P", "P", "P")
+    wanted = tuple(patch_shape or (-1, -1, -1, -1))
+    sizes = zip(patches.shape[1:], wanted, strict=False)
+    if patches.ndim != 5 or any(size != due for size, due in sizes if due != -1):
         raise ValueError(f"patches are {patches.shape}; the network takes (N, {', '.join(map(str, wanted))})")
 
 

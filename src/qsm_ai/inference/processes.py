@@ -95,6 +95,11 @@ class Child:
             return ""
         return "\n".join(self.log.read_text(errors="replace").rstrip().splitlines()[-lines:])
 
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM without waiting; its grace begins to run."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
     def stop(self) -> int:
         """End it: SIGTERM, then SIGKILL after its grace. Safe to call again.
 
@@ -103,8 +108,7 @@ class Child:
         int
             Its exit status.
         """
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        self.ask_to_stop()
         try:
             return self._process.wait(self.grace + 5)
         except subprocess.TimeoutExpired:  # pragma: no cover - only if the leash itself hangs

@@ -158,6 +158,43 @@ class TritonServer:
         TritonStartFailed
             When it ends before it is ready, or is not ready in time.
         """
+        attempts = 1 if self._asked_ports else 3
+        for attempt in range(attempts):
+            child = self.launch(say)
+            try:
+                self._wait(say)
+            except TritonStartFailed:
+                child.stop()
+                taken = not all(is_free(p, self.host) for p in vars(self.ports).values())
+                if attempt + 1 == attempts or not taken:
+                    raise
+            except BaseException:
+                child.stop()
+                raise
+            else:
+                return self
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def launch(self, say: Callable[[str], None] = lambda _: None) -> Child:
+        """Start it without waiting until it is ready.
+
+        Parameters
+        ----------
+        say : callable
+            Told what is being done.
+
+        Returns
+        -------
+        Child
+            The process.
+
+        Raises
+        ------
+        ModelFileMissing
+            When a model is not in the repository.
+        RuntimeMissing
+            When Triton's environment cannot be made.
+        """
         for model in self.models:
             if not (self.repository / model / "config.pbtxt").is_file():
                 raise ModelFileMissing(
@@ -165,23 +202,9 @@ class TritonServer:
                     mend=f"It needs {model}/config.pbtxt and a folder for each version.",
                 )
         environment = ensure(say)
-        attempts = 1 if self._asked_ports else 3
-        for attempt in range(attempts):
-            self._ports = self._asked_ports or Ports.free(self.host)
-            self._child = self._launch(environment)
-            try:
-                self._wait(say)
-            except TritonStartFailed:
-                taken = not all(is_free(p, self.host) for p in vars(self._ports).values())
-                self._child.stop()
-                if attempt + 1 == attempts or not taken:
-                    raise
-            except BaseException:
-                self._child.stop()
-                raise
-            else:
-                return self
-        raise AssertionError("unreachable")  # pragma: no cover
+        self._ports = self._asked_ports or Ports.free(self.host)
+        self._child = self._launch(environment)
+        return self._child
 
     def stop(self) -> None:
         """Stop it and its stubs; safe to call again, or when it never started."""
