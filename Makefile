@@ -41,7 +41,6 @@ triton: $(STAMPS)/runtime ## Set up Triton's own environment in .triton (or QSM_
 demo: install $(SAMPLE)/.stamp ## Simulate the sample scan, reconstruct it, say where the map and its picture are
 	@$(BIN)/qsm-ai reconstruct $(SAMPLE)/sub-sample/anat/*_part-phase_MEGRE.nii.gz \
 	  --magnitude $(SAMPLE)/sub-sample/anat/*_part-mag_MEGRE.nii.gz --output $(DEMO)
-	@echo; echo "Map:     $$(ls $(CURDIR)/$(DEMO)/*_Chimap.nii.gz)"; echo "Picture: $$(ls $(CURDIR)/$(DEMO)/*.png)"
 
 ##@ Check
 
@@ -109,8 +108,9 @@ $(STAMPS)/test: requirements/test.txt $(STAMPS)/runtime
 	@$(PIP) install '$(TORCH)'
 	@touch $@
 
-$(SAMPLE)/.stamp: | $(STAMPS)/runtime
+$(SAMPLE)/.stamp: src/qsm_ai/sample.py | $(STAMPS)/runtime
 	@echo "Simulating the sample scan in $(SAMPLE)"
+	@rm -rf $(SAMPLE)
 	@$(BIN)/qsm-ai sample $(SAMPLE)
 	@touch $@
 
