@@ -48,14 +48,14 @@ def _header(job: Job) -> None:
     title.title(escape(entry.name if entry else job.name), anchor=False)
     if job.ended:
         with buttons.container(horizontal=True, horizontal_alignment="right"):
-            if st.button("Delete", icon=":material/delete:", type="tertiary", key=f"delete/{job.id}"):
-                _confirm_deletion(job.id)
+            _offer_deletion(job.id)
 
 
-@st.dialog("Delete this reconstruction?")
-def _confirm_deletion(job_id: str) -> None:
-    st.write("The uploaded scan and all results are removed from the service. This cannot be undone.")
-    if st.button("Delete everything", type="primary", icon=":material/delete:", width="stretch"):
+def _offer_deletion(job_id: str) -> None:
+    with st.popover("Delete", icon=":material/delete:", type="tertiary"):
+        st.markdown("The uploaded scan and all results are removed from the service for good.")
+        clicked = st.button("Delete everything", type="primary", width="stretch", key=f"delete/{job_id}")
+    if clicked:
         try:
             session.backend().delete(job_id)
         except Problem as problem:

@@ -243,7 +243,7 @@ def _acquisition_inputs(known: Acquisition) -> tuple[str, float | None]:
     typed = times.text_input(
         "Echo times (ms)",
         value=default,
-        placeholder="4, 12, 20, 28",
+        placeholder="e.g. 4, 12, 20, 28",
         # New sidecars bring a new field; without them, what was typed stays.
         key=f"times/{default}",
     )
@@ -253,7 +253,7 @@ def _acquisition_inputs(known: Acquisition) -> tuple[str, float | None]:
         min_value=0.0,
         step=0.5,
         format="%.4g",
-        placeholder="3",
+        placeholder="e.g. 3",
         key=f"tesla/{known.field_strength}",
     )
     if default or known.field_strength is not None:
@@ -294,9 +294,9 @@ def _send(submission: Submission | None, objections: list[Objection], *, has_fil
         width="stretch",
         disabled=submission is None,
     )
-    if has_files:
-        for objection in objections:
-            st.warning(f"{escape(objection.sentence)} {escape(objection.mend)}", icon=":material/edit:")
+    if has_files and objections:
+        lines = [f"{escape(objection.sentence)} {escape(objection.mend)}" for objection in objections]
+        st.warning("\n\n".join(lines), icon=":material/edit:")
     if clicked and submission is not None:
         try:
             with st.spinner("Sending and checking the scan…"):

@@ -7,7 +7,9 @@ import streamlit as st
 _RULES = """
 <style>
 .block-container { max-width: 1320px; padding-top: 2.6rem; padding-bottom: 3rem; }
-[data-testid="stFileUploaderDropzone"] { min-height: 8.5rem; }
+[data-testid="stFileUploaderDropzone"]:has([data-testid="stFileUploaderDropzoneInstructions"]) {
+  min-height: 8.5rem;
+}
 [data-testid="stImage"] img { border-radius: 0.4rem; }
 .st-key-history button > div { justify-content: flex-start; }
 </style>

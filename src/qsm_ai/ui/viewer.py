@@ -196,9 +196,15 @@ def _sphere(job_id: str, artefacts: list[Artefact], point: tuple[int, int, int])
             continue
         place.metric(
             artefact.title,
-            f"{quantity(found.mean, artefact.unit)} ± {quantity(found.standard_deviation, artefact.unit)}",
+            spread(found, artefact.unit),
             help=f"Mean and standard deviation over {found.voxels} voxels of the brain.",
         )
+
+
+def spread(found: Statistics, unit: str) -> str:
+    """Mean and standard deviation with one unit."""
+    mean = quantity(found.mean, unit).removesuffix(f" {unit}")
+    return f"{mean} ± {quantity(found.standard_deviation, unit)}"
 
 
 @st.cache_data(max_entries=200, ttl=3600, show_spinner=False)
