@@ -222,3 +222,5 @@ def _mount(module: str, needs: str) -> None:
 
 
 _mount("qsm_ai.network.commands", needs="torch")
+_mount("qsm_ai.serve", needs="tritonclient")
+_mount("qsm_ai.inference.commands", needs="tritonclient")
