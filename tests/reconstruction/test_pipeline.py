@@ -1,0 +1,193 @@
+"""From a scan to a map: the stages run as the table says, and the map is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from qsm_ai.io import load_scan
+from qsm_ai.reconstruction.options import Options
+from qsm_ai.reconstruction.pipeline import STEPS, Progress, planned_stages, reconstruct
+from qsm_ai.reconstruction.stages import ARTEFACTS, STAGES
+from qsm_ai.scan import MaskRefusal, Scan
+
+if TYPE_CHECKING:
+    from tests.conftest import Files, Phantom
+
+
+@pytest.fixture(scope="module")
+def scan(files: Files) -> Scan:
+    return load_scan(files.echo_phase, files.echo_magnitude, files.mask)
+
+
+class Halver:
+    """A network that takes away half of the map it is given: simple enough to know the answer."""
+
+    name = "halver 1"
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+
+    def predict(
+        self, patches: NDArray[np.float32], on_patch: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        self.seen.append(patches.shape)
+        if on_patch:
+            for done in range(1, len(patches) + 1):
+                on_patch(done)
+        return -0.5 * patches[:, 1:2]
+
+
+def agreement(chi: NDArray[np.float32], phantom: Phantom) -> float:
+    return float(np.corrcoef(chi[phantom.mask], phantom.chi[phantom.mask])[0, 1])
+
+
+def test_every_stage_of_the_table_can_be_done() -> None:
+    assert list(STEPS) == [stage.name for stage in STAGES]
+
+
+@pytest.mark.parametrize("method", ["tkd", "tikhonov", "tv"])
+def test_a_map_from_the_local_field_is_the_truth(files: Files, phantom: Phantom, method: Any) -> None:
+    scan = load_scan(local_field=files.local_field, mask_file=files.mask)
+    result = reconstruct(scan, Options(method=method))
+    assert agreement(result.chi, phantom) > 0.85
+    assert list(result.timings) == ["mask", "inversion", "physics_check"]
+    assert set(result.artefacts) == {"chi", "mask", "local_field", "residual"}
+    assert result.scores["physics_check"] > 0.9
+
+
+def test_a_map_from_phase_resembles_the_truth(scan: Scan, phantom: Phantom) -> None:
+    result = reconstruct(scan, Options(method="tkd", background="pdf"))
+    assert agreement(result.chi, phantom) > 0.7
+    assert set(result.artefacts) == set(ARTEFACTS)
+    np.testing.assert_array_equal(result.artefacts["mask"], phantom.mask)
+    inside = phantom.mask
+    wrong = result.artefacts["total_field"][inside] - phantom.total_field[inside]
+    assert np.abs(wrong - np.median(wrong)).std() < 0.002
+    assert result.artefacts["r2star"][inside].mean() == pytest.approx(25, abs=1)
+    assert result.network is None
+
+
+@pytest.mark.parametrize("unwrapping", ["path", "laplacian"])
+@pytest.mark.parametrize("background", ["lbv", "pdf", "v-sharp"])
+def test_every_choice_gives_a_clean_map(
+    scan: Scan, phantom: Phantom, unwrapping: Any, background: Any
+) -> None:
+    result = reconstruct(scan, Options("tikhonov", "mean", unwrapping, background))
+    for name, volume in result.artefacts.items():
+        assert volume.shape == scan.grid.shape, name
+        assert np.isfinite(volume).all(), name
+        assert not volume[~phantom.mask].any(), name
+        assert volume.dtype == (np.bool_ if name == "mask" else np.float32), name
+    assert agreement(result.chi, phantom) > 0.25
+
+
+def test_the_reference_is_what_was_asked(scan: Scan, phantom: Phantom) -> None:
+    mean = reconstruct(scan, Options("tkd", "mean")).chi
+    none = reconstruct(scan, Options("tkd", "none")).chi
+    assert mean[phantom.mask].mean() == pytest.approx(0, abs=1e-6)
+    shift = (none - mean)[phantom.mask]
+    assert shift.std() < 1e-6
+    assert abs(shift.mean()) > 1e-6
+
+
+def test_the_network_corrects_and_the_field_decides(files: Files, phantom: Phantom) -> None:
+    scan = load_scan(local_field=files.local_field, mask_file=files.mask)
+    network = Halver()
+    result = reconstruct(scan, network=network)
+    assert network.seen == [(1, 5, 96, 96, 96)]
+    assert result.network == "halver 1"
+    assert list(result.timings) == ["mask", "inversion", "network", "consistency", "physics_check"]
+    # Half the map would explain three quarters of the energy; where the field is certain it wins.
+    assert result.scores["physics_check"] > 0.9
+    assert agreement(result.chi, phantom) > 0.8
+
+
+def test_the_network_method_needs_a_network(scan: Scan) -> None:
+    with pytest.raises(ValueError, match="needs a network"):
+        reconstruct(scan)
+
+
+def test_the_map_does_not_depend_on_how_much_air_surrounds_the_head(files: Files, phantom: Phantom) -> None:
+    scan = load_scan(local_field=files.local_field, mask_file=files.mask)
+    wide = np.pad(phantom.local_field, ((7, 3), (0, 9), (5, 5)))
+    mask = np.pad(phantom.mask, ((7, 3), (0, 9), (5, 5)))
+    x, y, z = wide.shape
+    wider = replace(scan, grid=replace(scan.grid, shape=(x, y, z)), local_field=wide, mask=mask)
+    small = reconstruct(scan, Options("tkd")).chi
+    large = reconstruct(wider, Options("tkd")).chi[7:-3, :-9, 5:-5]
+    np.testing.assert_allclose(large, small, atol=2e-6)
+
+
+def test_a_given_mask_is_respected_and_a_missing_one_is_made(files: Files, phantom: Phantom) -> None:
+    mine = phantom.mask.copy()
+    mine[: mine.shape[0] // 2] = False
+    scan = load_scan(files.echo_phase, files.echo_magnitude)
+    kept = reconstruct(replace(scan, mask=mine), Options("tkd"))
+    np.testing.assert_array_equal(kept.artefacts["mask"], mine)
+    made = reconstruct(scan, Options("tkd")).artefacts["mask"]
+    both = 2 * np.count_nonzero(made & phantom.mask) / (np.count_nonzero(made) + phantom.mask.sum())
+    assert both > 0.95
+
+
+def test_no_brain_is_a_refusal(scan: Scan) -> None:
+    noise = np.random.default_rng(5).uniform(-np.pi, np.pi, np.shape(scan.phase)).astype(np.float32)
+    empty = replace(scan, phase=noise, magnitude=np.zeros_like(noise), mask=None)
+    with pytest.raises(MaskRefusal, match="No brain"):
+        reconstruct(empty, Options("tkd"))
+
+
+def test_progress_names_every_stage_and_never_falls(scan: Scan) -> None:
+    told: list[Progress] = []
+    network = Halver()
+    reconstruct(scan, network=network, on_progress=told.append)
+    fractions = [at.fraction for at in told]
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0
+    assert fractions[-1] == 1
+    names = [stage.name for stage in STAGES]
+    assert list(dict.fromkeys(at.stage for at in told)) == names
+    assert any(at.detail == "patch 1 of 1" for at in told)
+    assert all(0 <= at.stage_fraction <= 1 and at.title for at in told)
+
+
+@pytest.mark.parametrize("stage", [stage.name for stage in STAGES])
+def test_an_exception_in_the_progress_ends_the_reconstruction(scan: Scan, stage: str) -> None:
+    class CancelledError(Exception):
+        pass
+
+    reached: list[str] = []
+
+    def on_progress(at: Progress) -> None:
+        reached.append(at.stage)
+        if at.stage == stage:
+            raise CancelledError
+
+    with pytest.raises(CancelledError):
+        reconstruct(scan, network=Halver(), on_progress=on_progress)
+    assert reached[-1] == stage
+
+
+def test_stages_that_are_not_needed_are_not_planned(files: Files, scan: Scan) -> None:
+    def names(some: Scan, options: Options) -> list[str]:
+        return [stage.name for stage in planned_stages(some, options)]
+
+    total = load_scan(total_field=files.total_field, mask_file=files.mask)
+    assert names(total, Options("tv")) == ["mask", "background", "inversion", "physics_check"]
+    assert names(scan, Options()) == [stage.name for stage in STAGES]
+
+
+def test_missing_magnitude_and_single_echoes_are_noted(files: Files) -> None:
+    without = reconstruct(load_scan(files.echo_phase, mask_file=files.mask), Options("tkd"))
+    assert "r2star" not in without.artefacts
+    assert any("No magnitude" in warning for warning in without.warnings)
+    single = reconstruct(
+        load_scan(files.echo_phase[2:], files.echo_magnitude[2:], files.mask), Options("tkd")
+    )
+    assert any("single echo" in warning for warning in single.warnings)
+    assert np.isfinite(single.chi).all()
