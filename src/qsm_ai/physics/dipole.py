@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qsm_ai.physics.fourier import Array, fast_shape, frequencies, irfftn, pad_to, rfftn
+from qsm_ai.physics.fourier import Array, fast_shape, frequencies, irfftn, like, pad_to, rfftn
 
 GYROMAGNETIC_RATIO = 42.576
 """Of the proton, over 2π, in MHz/T."""
@@ -49,7 +49,7 @@ def dipole_kernel(
     kx, ky, kz = frequencies(shape, voxel_size)
     k2 = kx**2 + ky**2 + kz**2
     k2[0, 0, 0] = 1.0
-    kernel = (1 / 3 - (kx * bx + ky * by + kz * bz) ** 2 / k2).astype(np.float32)
+    kernel: NDArray[np.float32] = (1 / 3 - (kx * bx + ky * by + kz * bz) ** 2 / k2).astype(np.float32)
     kernel[0, 0, 0] = 0.0
     return kernel
 
@@ -75,10 +75,6 @@ def forward_field(
     margins = tuple(n // 2 for n in shape) if margin is None else (margin,) * 3
     padded = fast_shape(shape, margins)
     spectrum = rfftn(pad_to(chi, padded))
-    kernel = dipole_kernel(padded, voxel_size, b0_direction)
-    if not isinstance(chi, np.ndarray):
-        import torch
-
-        kernel = torch.from_numpy(kernel).to(chi.device)  # type: ignore[assignment]
+    kernel = like(dipole_kernel(padded, voxel_size, b0_direction), chi)
     field = irfftn(spectrum * kernel, padded)
     return field[..., : shape[0], : shape[1], : shape[2]]

@@ -1,4 +1,4 @@
-"""Real fast Fourier transforms that work on numpy and torch arrays alike."""
+"""Real fast Fourier transforms on numpy arrays, and on any other array of the array API (torch)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
-from array_api_compat import is_torch_array
+from array_api_compat import array_namespace
 
 Array = Any
 """A numpy array or a torch tensor; every function returns the kind that it was given."""
+
+_AXES = (-3, -2, -1)
 
 WORKERS = len(os.sched_getaffinity(0))
 
@@ -27,11 +29,9 @@ def rfftn(x: Array) -> Array:
     -------
     (..., X, Y, Z // 2 + 1) complex array
     """
-    if is_torch_array(x):
-        import torch
-
-        return torch.fft.rfftn(x, dim=(-3, -2, -1))
-    return scipy.fft.rfftn(x, axes=(-3, -2, -1), workers=WORKERS)
+    if isinstance(x, np.ndarray):
+        return scipy.fft.rfftn(x, axes=_AXES, workers=WORKERS)
+    return array_namespace(x).fft.rfftn(x, axes=_AXES)
 
 
 def irfftn(spectrum: Array, shape: tuple[int, ...]) -> Array:
@@ -43,11 +43,9 @@ def irfftn(spectrum: Array, shape: tuple[int, ...]) -> Array:
     shape : (X, Y, Z)
         Shape of the volume, since the half spectrum does not tell an odd Z from an even one.
     """
-    if is_torch_array(spectrum):
-        import torch
-
-        return torch.fft.irfftn(spectrum, s=shape, dim=(-3, -2, -1))
-    return scipy.fft.irfftn(spectrum, s=shape, axes=(-3, -2, -1), workers=WORKERS)
+    if isinstance(spectrum, np.ndarray):
+        return scipy.fft.irfftn(spectrum, s=shape, axes=_AXES, workers=WORKERS)
+    return array_namespace(spectrum).fft.irfftn(spectrum, s=shape, axes=_AXES)
 
 
 def frequencies(
@@ -68,12 +66,17 @@ def fast_shape(shape: tuple[int, ...], margin: tuple[int, ...] | int = 0) -> tup
 
 def pad_to(x: Array, shape: tuple[int, ...]) -> Array:
     """``x`` with zeros behind its end along the last three axes, to ``shape``."""
-    widths = [b - a for a, b in zip(x.shape[-3:], shape, strict=True)]
-    if is_torch_array(x):
-        import torch
+    xp = array_namespace(x)
+    padded = xp.zeros((*x.shape[:-3], *shape), dtype=x.dtype, device=x.device)
+    padded[..., : x.shape[-3], : x.shape[-2], : x.shape[-1]] = x
+    return padded
 
-        return torch.nn.functional.pad(x, (0, widths[2], 0, widths[1], 0, widths[0]))
-    return np.pad(x, [(0, 0)] * (x.ndim - 3) + [(0, w) for w in widths])
+
+def like(array: np.ndarray, reference: Array) -> Array:
+    """A numpy array as the kind of array that ``reference`` is, on the same device."""
+    if isinstance(reference, np.ndarray):
+        return array
+    return array_namespace(reference).asarray(array, device=reference.device)
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:

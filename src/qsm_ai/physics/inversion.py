@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qsm_ai.physics.dipole import dipole_kernel
-from qsm_ai.physics.fourier import Array, fast_shape, irfftn, pad_to, rfftn
+from qsm_ai.physics.fourier import Array, fast_shape, irfftn, like, pad_to, rfftn
 
 Voxel = tuple[float, float, float]
 
@@ -29,7 +28,7 @@ class Inverter:
         self.shape = tuple(local_field.shape[-3:])
         margins = tuple(max(8, n // 4) for n in self.shape) if margin is None else (margin,) * 3
         self.padded = fast_shape(self.shape, margins)
-        self.kernel: Array = _like(dipole_kernel(self.padded, voxel_size, b0_direction), local_field)
+        self.kernel: Array = like(dipole_kernel(self.padded, voxel_size, b0_direction), local_field)
         self.spectrum = self.transform(local_field)
 
     def transform(self, volume: Array) -> Array:
@@ -57,19 +56,16 @@ class Inverter:
         inverse = safe * (1 / (kernel + ~safe)) + ~safe * (sign / threshold)
         return self.volume(self.spectrum * inverse)
 
-    def consistency(self, prior: Array, weight: float) -> Array:
-        """See :func:`data_consistency`."""
+    def consistency(self, prior: Array, weight: float, mask: Array | None = None) -> Array:
+        """See :func:`data_consistency`; without a mask the field outside counts as measured, and zero."""
         kernel = self.kernel
-        merged = (kernel * self.spectrum + weight * self.transform(prior)) / (kernel**2 + weight)
-        return self.volume(merged)
-
-
-def _like(kernel: NDArray[np.float32], reference: Array) -> Array:
-    if isinstance(reference, np.ndarray):
-        return kernel
-    import torch
-
-    return torch.from_numpy(kernel).to(reference.device)
+        spectrum = self.transform(prior)
+        if mask is None:
+            remainder = self.spectrum - kernel * spectrum
+        else:
+            field = self.volume(self.spectrum)
+            remainder = self.transform((field - self.volume(kernel * spectrum)) * mask)
+        return self.volume(spectrum + remainder * (kernel / (kernel**2 + weight)))
 
 
 def tkd(
@@ -133,7 +129,9 @@ def data_consistency(
 ) -> Array:
     r"""The map nearest to a prior and to the measured field at once.
 
-    .. math:: \chi = F^{-1} \left[ \frac{D \cdot F f + \mu F \chi_0}{D^2 + \mu} \right]
+    .. math:: \chi = \chi_0 + F^{-1} \left[ \frac{D}{D^2 + \mu} F \left( M (f - d * \chi_0) \right) \right]
+
+    Outside the mask the field is unknown, not zero: there the prior's own field stands in for it.
 
     Parameters
     ----------
@@ -149,4 +147,4 @@ def data_consistency(
     (X, Y, Z) float32, ppm
         Zero outside the mask.
     """
-    return Inverter(local_field, voxel_size, b0_direction).consistency(prior, weight) * mask
+    return Inverter(local_field, voxel_size, b0_direction).consistency(prior, weight, mask) * mask

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from qsm_ai.physics.fourier import fast_shape, irfftn, rfftn
+from qsm_ai.physics.morphology import dilate, erode, fill_holes, largest_component
 
 _WORKING_VOXEL_MM = 1.0
 """Finer scans are searched at about this size: the skull is thick enough."""
@@ -84,7 +84,7 @@ def brain_mask(
     mask = _largest_part(foreground, coarse_size)
     if magnitude is None:
         # Among 3×3×3 voxels, those without signal outshout the others: the rim was lost.
-        mask = _dilate(mask, min(coarse_size), coarse_size)
+        mask = dilate(mask, min(coarse_size), coarse_size)
     return _enlarge(mask, factors, shape)
 
 
@@ -175,71 +175,15 @@ def _largest_part(foreground: NDArray[np.bool_], voxel_size: tuple[float, float,
     ball_radius = (3 * volume / (4 * np.pi)) ** (1 / 3)
     opening = min(_OPENING_MM, 0.15 * ball_radius)
     # Small holes only: the skull is one too where the scalp is closed around it.
-    solid = _fill_holes(foreground, largest=_LARGEST_HOLE * float(foreground.sum()))
-    core = _largest_component(_erode(solid, opening, voxel_size))
+    solid = fill_holes(foreground, largest=_LARGEST_HOLE * float(foreground.sum()))
+    core = largest_component(erode(solid, opening, voxel_size))
     if not core.any():
-        return _fill_holes(_largest_component(foreground))
+        return fill_holes(largest_component(foreground))
     # One voxel more than was eroded gives back the corners that a ball does not reach.
-    mask = _dilate(core, opening + min(voxel_size), voxel_size) & solid
+    mask = dilate(core, opening + min(voxel_size), voxel_size) & solid
     closing = min(_CLOSING_MM, opening)
-    mask = _erode(_dilate(mask, closing, voxel_size), closing, voxel_size)
-    return _fill_holes(_largest_component(mask))
-
-
-def _largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    labels, count = scipy.ndimage.label(mask)
-    if count <= 1:
-        return mask
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    largest: NDArray[np.bool_] = labels == sizes.argmax()
-    return largest
-
-
-def _fill_holes(mask: NDArray[np.bool_], largest: float = np.inf) -> NDArray[np.bool_]:
-    """The mask and the parts of its complement (of up to ``largest`` voxels) that reach no face."""
-    labels, count = scipy.ndimage.label(~mask)
-    if count == 0:
-        return mask
-    open_ = np.zeros(count + 1, dtype=np.bool_)
-    for axis in range(3):
-        for end in (0, -1):
-            open_[np.take(labels, end, axis=axis)] = True
-    open_ |= np.bincount(labels.ravel(), minlength=count + 1) > largest
-    open_[0] = False
-    filled: NDArray[np.bool_] = ~open_[labels]
-    return filled
-
-
-def _erode(
-    mask: NDArray[np.bool_], radius: float, voxel_size: tuple[float, float, float]
-) -> NDArray[np.bool_]:
-    return ~_dilate(~mask, radius, voxel_size)
-
-
-def _dilate(
-    mask: NDArray[np.bool_], radius: float, voxel_size: tuple[float, float, float]
-) -> NDArray[np.bool_]:
-    """Dilation by a ball (mm), by Fourier transforms: the cost does not grow with the radius."""
-    reach = [int(radius / h) for h in voxel_size]
-    if not any(reach):
-        return mask
-    padded = np.pad(mask, [(r, r) for r in reach], mode="edge")
-    shape = fast_shape(padded.shape)
-    distance = np.zeros((1, 1, 1), dtype=np.float32)
-    for axis, (n, h) in enumerate(zip(shape, voxel_size, strict=True)):
-        offset = np.minimum(np.arange(n), n - np.arange(n)).astype(np.float32) * np.float32(h)
-        along = [1, 1, 1]
-        along[axis] = n
-        distance = distance + np.square(offset).reshape(along)
-    ball = (distance <= np.float32(radius**2 * (1 + 1e-6))).astype(np.float32)
-    volume = np.zeros(shape, dtype=np.float32)
-    volume[tuple(slice(n) for n in padded.shape)] = padded
-    touched = irfftn(rfftn(volume) * rfftn(ball), shape)
-    dilated: NDArray[np.bool_] = (
-        touched[tuple(slice(r, r + n) for r, n in zip(reach, mask.shape, strict=True))] > 0.5
-    )
-    return dilated
+    mask = erode(dilate(mask, closing, voxel_size), closing, voxel_size)
+    return fill_holes(largest_component(mask))
 
 
 def _enlarge(mask: NDArray[np.bool_], factors: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_ai.physics.fourier import fast_shape, irfftn, pad_to, rfftn
+from qsm_ai.physics.morphology import periodic_ball
 
 _THRESHOLD = 0.05
 """Of the deconvolution's kernel: below, a frequency is lost in the spherical mean's difference."""
@@ -57,7 +58,6 @@ def v_sharp(
         raise ValueError("no radius is as large as a voxel")
     reach = tuple(int(radii[0] / h) for h in voxel_size)
     shape = fast_shape(mask.shape, tuple(r + 1 for r in reach))
-    distance2 = _squared_distance(shape, voxel_size)
     field = np.where(mask, total_field, np.float32(0))
     field_spectrum = rfftn(pad_to(field, shape))
     mask_spectrum = rfftn(pad_to(mask.astype(np.float32), shape))
@@ -67,7 +67,7 @@ def v_sharp(
     done = np.zeros(mask.shape, dtype=np.bool_)
     deconvolution = None
     for radius in radii:
-        ball = (distance2 <= np.float32(radius**2 * (1 + 1e-6))).astype(np.float32)
+        ball = periodic_ball(shape, voxel_size, radius)
         count = float(ball.sum())
         mean = rfftn(ball / np.float32(count))
         inside = irfftn(mask_spectrum * mean, shape)[:x, :y, :z] > 1 - 0.5 / count
@@ -85,14 +85,3 @@ def v_sharp(
     np.divide(1.0, deconvolution, out=inverse, where=np.abs(deconvolution) > _THRESHOLD)
     local = irfftn(rfftn(pad_to(difference, shape)) * inverse, shape)[:x, :y, :z]
     return np.where(done, local, np.float32(0)).astype(np.float32, copy=False), done
-
-
-def _squared_distance(shape: tuple[int, ...], voxel_size: tuple[float, float, float]) -> NDArray[np.float32]:
-    """Squared distance (mm²) from the first voxel of a periodic grid."""
-    distance2 = np.zeros((1, 1, 1), dtype=np.float32)
-    for axis, (n, h) in enumerate(zip(shape, voxel_size, strict=True)):
-        offset = np.minimum(np.arange(n), n - np.arange(n)).astype(np.float32) * np.float32(h)
-        along = [1, 1, 1]
-        along[axis] = n
-        distance2 = distance2 + np.square(offset).reshape(along)
-    return distance2
