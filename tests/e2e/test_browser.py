@@ -1,0 +1,210 @@
+"""From a phase to a map in a browser: Triton, backend and page as they run for people."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+if TYPE_CHECKING:
+    from tests.conftest import Files
+    from tests.e2e.conftest import Service
+
+COMMAND = Path(sys.executable).with_name("qsm-ai")
+REAL_CROP = Path(os.environ.get("QSM_SHARED_DATA", "../shared/data")) / "mgre_small"
+ROUNDING = 1e-5
+"""ppm; what summing in another order may change."""
+
+expect.set_options(timeout=60_000)
+
+
+def sidecar(image: Path) -> Path:
+    return image.with_name(image.name.replace(".nii.gz", ".json"))
+
+
+def drop(page: Page, paths: Sequence[Path]) -> None:
+    page.locator("input[type=file]").set_input_files(paths)
+
+
+def fill(page: Page, label: str, value: str) -> None:
+    page.get_by_label(label).fill(value)
+    page.get_by_label(label).press("Enter")
+
+
+def reconstruct(page: Page) -> None:
+    button = page.get_by_role("button", name="Reconstruct", exact=True)
+    expect(button).to_be_enabled()
+    button.click()
+
+
+def slice_of(page: Page, title: str, axis: str) -> Locator:
+    return page.get_by_alt_text(f"{title}, {axis} slice")
+
+
+def wait_for_map(page: Page) -> None:
+    for axis in ("axial", "coronal", "sagittal"):
+        expect(slice_of(page, "Susceptibility", axis)).to_be_visible()
+
+
+def pixels(picture: Locator) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(picture.screenshot())).convert("RGB"), dtype=int)
+
+
+def download(page: Page, button: Locator, path: Path) -> Path:
+    with page.expect_download() as started:
+        button.click()
+    started.value.save_as(path)
+    return path
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def shown_command(page: Page) -> list[str]:
+    open_tab(page, "Methods")
+    code = page.get_by_test_id("stCode").filter(has_text="qsm-ai reconstruct")
+    text = code.locator("code").inner_text()
+    return shlex.split(text.replace("\\\n", " "))
+
+
+def assert_same_map(one: Path, other: Path) -> None:
+    a, b = nib.load(one), nib.load(other)
+    np.testing.assert_allclose(a.affine, b.affine, atol=1e-6)
+    first, second = a.get_fdata(), b.get_fdata()
+    assert np.isfinite(first).all()
+    assert first.std() > 1e-3
+    np.testing.assert_allclose(first, second, rtol=0, atol=ROUNDING)
+
+
+def run_shown_command(page: Page, inputs: Sequence[Path], folder: Path) -> Path:
+    """Do what the page says is equivalent, in a folder with the same files."""
+    program, *arguments = shown_command(page)
+    assert program == "qsm-ai"
+    folder.mkdir()
+    for path in inputs:
+        shutil.copy(path, folder)
+    subprocess.run([COMMAND, *arguments, "--quiet"], cwd=folder, check=True, timeout=120)
+    (made,) = (folder / "qsm").glob("*_Chimap.nii.gz")
+    return made
+
+
+def download_map(page: Page, path: Path) -> Path:
+    open_tab(page, "Files")
+    row = page.locator('[class*="st-key-download-"][class*="-chi"]')
+    return download(page, row.get_by_role("button"), path)
+
+
+def test_a_dropped_scan_becomes_the_map_that_the_command_line_makes(
+    page: Page, files: Files, tmp_path: Path
+) -> None:
+    images = [*files.echo_phase, *files.echo_magnitude]
+    inputs = [*images, *map(sidecar, images)]
+    drop(page, inputs)
+    expect(page.get_by_label("Echo times (ms)")).to_have_value("4, 8, 12")
+    expect(page.get_by_label("Field strength (T)")).to_have_value("3")
+    reconstruct(page)
+    wait_for_map(page)
+    expect(slice_of(page, "Field that the map does not explain", "axial")).to_be_visible()
+
+    brightness = pixels(slice_of(page, "Susceptibility", "axial")).mean(axis=2)
+    assert brightness.std() > 10
+
+    from_browser = download_map(page, tmp_path / "browser.nii.gz")
+    assert_same_map(from_browser, run_shown_command(page, inputs, tmp_path / "same"))
+
+
+@pytest.mark.skipif(not REAL_CROP.is_dir(), reason="the real crop mgre_small is not here (QSM_SHARED_DATA)")
+def test_a_real_scan_becomes_the_map_that_the_command_line_makes(page: Page, tmp_path: Path) -> None:
+    inputs = [REAL_CROP / "phase.nii.gz", REAL_CROP / "magnitude.nii.gz"]
+    drop(page, inputs)
+    expect(page.get_by_text("3 echoes").first).to_be_visible()
+    fill(page, "Echo times (ms)", "4, 8, 12")
+    fill(page, "Field strength (T)", "7")
+    reconstruct(page)
+    wait_for_map(page)
+    from_browser = download_map(page, tmp_path / "browser.nii.gz")
+    assert_same_map(from_browser, run_shown_command(page, inputs, tmp_path / "same"))
+
+
+def test_a_bad_file_is_refused_with_a_sentence_and_a_mend(
+    page: Page, service: Service, tmp_path: Path
+) -> None:
+    bad = tmp_path / "phase.nii.gz"
+    bad.write_bytes(b"this is not an image")
+    drop(page, [bad])
+    fill(page, "Echo times (ms)", "4, 8, 12")
+    fill(page, "Field strength (T)", "3")
+    reconstruct(page)
+    alert = page.get_by_role("alert").filter(has_text="phase.nii.gz")
+    expect(alert).to_be_visible()
+    sentence, mend = alert.locator("p").all_inner_texts()
+    assert len(sentence) > 20
+    assert len(mend) > 10
+    assert "Traceback" not in page.inner_text("body")
+    expect(page.get_by_label("Echo times (ms)")).to_have_value("4, 8, 12")
+
+
+def test_the_sample_is_two_clicks_away(page: Page) -> None:
+    page.get_by_role("button", name="Try the sample scan").click()
+    expect(page.get_by_label("Echo times (ms)")).to_have_value("4, 8, 12")
+    page.get_by_role("radio", name="Tikhonov").click()
+    reconstruct(page)
+    wait_for_map(page)
+    page.reload()
+    wait_for_map(page)
+
+
+class TestFinishedJob:
+    """A visitor follows a link to a finished job."""
+
+    @pytest.fixture(autouse=True)
+    def job(self, page: Page, service: Service, files: Files) -> str:
+        sent = [("phase", (files.phase.name, files.phase.read_bytes()))]
+        fields = {"te_ms": "4 8 12", "b0": "3", "method": "tkd", "wait": "60"}
+        answer = httpx.post(f"{service.api}/api/v1/reconstruct", files=sent, data=fields, timeout=90)
+        assert answer.status_code == 200
+        job_id = str(answer.json()["id"])
+        page.goto(f"{service.page}/?job={job_id}")
+        wait_for_map(page)
+        return job_id
+
+    def test_one_slider_moves_the_crosshair_in_the_other_planes(self, page: Page) -> None:
+        coronal = slice_of(page, "Susceptibility", "coronal")
+        before = coronal.get_attribute("src")
+        slider = page.get_by_role("slider", name="Axial slice")
+        slider.focus()
+        slider.press("ArrowRight")
+        expect(coronal).not_to_have_attribute("src", str(before))
+        expect(page.get_by_role("alert").filter(has_text="slice")).to_have_count(0)
+
+    def test_everything_comes_in_one_archive(self, page: Page, tmp_path: Path) -> None:
+        open_tab(page, "Files")
+        button = page.get_by_role("button", name="Download everything")
+        with zipfile.ZipFile(download(page, button, tmp_path / "all.zip")) as archive:
+            names = archive.namelist()
+            report = json.loads(archive.read(next(n for n in names if n.endswith("_qsm.json"))))
+        suffixes = {name.rsplit("_", 1)[1] for name in names}
+        assert {"Chimap.nii.gz", "mask.nii.gz", "localfield.nii.gz", "residual.nii.gz"} <= suffixes
+        assert report["options"]["method"] == "tkd"
+
+    def test_a_deleted_job_is_gone(self, page: Page, service: Service, job: str) -> None:
+        page.get_by_role("button", name="Delete", exact=True).click()
+        page.get_by_role("button", name="Delete everything").click()
+        expect(page.get_by_role("heading", name="From phase to susceptibility")).to_be_visible()
+        assert httpx.get(f"{service.api}/api/v1/jobs/{job}").status_code == 404
