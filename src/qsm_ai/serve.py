@@ -252,6 +252,10 @@ class Supervisor:
                 how = f"killed by signal {status - 128}" if status > 128 else f"exit status {status}"
                 end = tier.child.tail(20) or "(nothing)"
                 raise CannotServe(f"{tier.name} ended by itself ({how}). Its log ends:\n\n{end}")
+        if self._triton.dead_models():
+            raise CannotServe(
+                "The process that runs the network in Triton was killed, perhaps for its memory."
+            )
 
     def stop(self) -> None:
         """Stop all three: page and backend first, then what they use."""

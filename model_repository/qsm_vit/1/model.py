@@ -56,15 +56,20 @@ class TritonPythonModel:
 
         core = openvino.Core()
         precision = resolve_precision(core, setting("precision") or "auto")
-        self._patch_shape = tuple(int(n) for n in config["input"][0]["dims"])
-        output_shape = tuple(int(n) for n in config["output"][0]["dims"])
+        patch_shape = tuple(int(n) for n in config["input"][0]["dims"])
+        correction_shape = tuple(int(n) for n in config["output"][0]["dims"])
 
         model = core.read_model(file)
-        model.reshape({model.input(0): [1, *self._patch_shape]})
-        answered = tuple(model.output(0).shape)[1:]
-        if answered != output_shape:
+        taken = tuple(model.input(0).partial_shape)[1:]
+        if not all(size.is_static for size in taken) or [n.get_length() for n in taken] != [*patch_shape]:
             raise pb_utils.TritonModelException(
-                f"{file.name} gives {answered}, config.pbtxt says {output_shape}"
+                f"{file.name} takes ({', '.join(map(str, taken))}), config.pbtxt says {patch_shape}"
+            )
+        model.reshape({model.input(0): [1, *patch_shape]})
+        given = tuple(model.output(0).shape)[1:]
+        if given != correction_shape:
+            raise pb_utils.TritonModelException(
+                f"{file.name} gives {given}, config.pbtxt says {correction_shape}"
             )
         compiled = core.compile_model(
             model,
@@ -77,7 +82,7 @@ class TritonPythonModel:
             },
         )
         self._infer = compiled.create_infer_request()
-        self._run(np.zeros((1, *self._patch_shape), np.float32))
+        self._run(np.zeros((1, *patch_shape), np.float32))
         self._publish(
             {
                 "model": args["model_name"],

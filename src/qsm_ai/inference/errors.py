@@ -7,6 +7,7 @@
     ├── RuntimeMissing                OpenVINO, or what Triton needs, is not installed
     ├── TritonStartFailed             the server did not come up; carries the end of its log
     ├── TritonUnavailable             nobody answers at that address
+    │   └── TritonModelDied           the server runs, the process with its model does not
     ├── TritonTimeout                 an answer did not come in time
     ├── TritonModelMissing            the server runs, the model is not loaded
     ├── TritonRefused                 the server has the model and rejects the request
@@ -62,6 +63,12 @@ class TritonUnavailable(InferenceFailure):
     """Nobody answers at the server's address."""
 
     code = "triton-unavailable"
+
+
+class TritonModelDied(TritonUnavailable):
+    """The server runs, but the process with its model was killed; this Triton does not start it again."""
+
+    code = "triton-model-died"
 
 
 class TritonTimeout(InferenceFailure):

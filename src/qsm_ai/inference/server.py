@@ -107,6 +107,7 @@ class TritonServer:
             self._variables["QSM_THREADS"] = str(threads)
         self._child: Child | None = None
         self._ports: Ports | None = None
+        self._living_stubs = 0
 
     @property
     def ports(self) -> Ports:
@@ -225,6 +226,13 @@ class TritonServer:
         finally:
             connection.close()
 
+    def dead_models(self) -> bool:
+        """Whether a process that runs a model has died, of which this Triton itself takes no notice.
+
+        It stays ready and answers every request with an error; only a restart helps.
+        """
+        return len(self._stubs()) < self._living_stubs
+
     def about(self, model: str = MODEL) -> dict[str, str]:
         """What the CPU model says of itself in Triton's metrics: runtime, precision, digest of the weights.
 
@@ -264,7 +272,7 @@ class TritonServer:
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in self.models),
             "--disable-auto-complete-config",
-            "--exit-timeout-secs=5",
+            "--exit-timeout-secs=3",
             f"--http-address={self.host}",
             f"--http-port={ports.http}",
             f"--grpc-address={self.host}",
@@ -297,6 +305,18 @@ class TritonServer:
                     mend=f"Its log ends:\n{self._complaints()}",
                 )
             time.sleep(0.1)
+        self._living_stubs = len(self._stubs())
+
+    def _stubs(self) -> list[str]:
+        """Ids of the processes that run Python models of this server."""
+        mark = f"qsm_ai_{self.ports.grpc}_".encode()
+        found = []
+        for line in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                program, *arguments = line.read_bytes().split(b"\0")
+                if program.endswith(b"python_backend_stub") and any(a.startswith(mark) for a in arguments):
+                    found.append(line.parent.name)
+        return found
 
     def _complaints(self) -> str:
         """The lines of the log that say what went wrong, or its last ones."""

@@ -13,11 +13,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from qsm_ai.inference.answers import check_answer, check_patches
+from qsm_ai.inference.answers import MEND, check_answer, check_patches
 from qsm_ai.inference.errors import (
     BadAnswer,
     InferenceFailure,
     RuntimeMissing,
+    TritonModelDied,
     TritonModelMissing,
     TritonRefused,
     TritonTimeout,
@@ -279,9 +280,7 @@ class TritonNetwork:
         try:
             correction = answer.as_numpy(OUTPUT)
         except ValueError:
-            raise BadAnswer(
-                "The network's answer is shorter than it says.", mend="Look into the server's log."
-            ) from None
+            raise BadAnswer("The network's answer is shorter than it says.", mend=MEND) from None
         return check_answer(patch, correction)
 
     async def _learn(self) -> None:
@@ -319,7 +318,8 @@ class TritonNetwork:
                 return await call(self._connect())
             except self._error as error:
                 failure = self._explain(error)
-                if not isinstance(failure, TritonUnavailable) or attempt + 1 == self._attempts:
+                may_come = isinstance(failure, TritonUnavailable) and not isinstance(failure, TritonModelDied)
+                if not may_come or attempt + 1 == self._attempts:
                     raise failure from None
             pause = self._backoff * 2**attempt
             await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
@@ -350,28 +350,32 @@ class TritonNetwork:
 
     def _explain(self, error: Any) -> InferenceFailure:
         status, message = str(error.status()).removeprefix("StatusCode."), str(error.message())
+        kind: type[InferenceFailure]
         match status:
             case "NOT_FOUND":
                 return self._missing()
             case "UNAVAILABLE" if "unknown model" in message or "not ready" in message:
                 return self._missing()
             case "UNAVAILABLE":
-                return TritonUnavailable(
-                    f"No Triton server answers at {self._url}.",
-                    mend="Start it (make up), or give the address of its gRPC port (8001 by default).",
-                )
-            case "DEADLINE_EXCEEDED":
-                return TritonTimeout(
-                    f"The Triton server at {self._url} did not answer in time.",
-                    mend="Try again when fewer scans are waiting, or raise the timeout.",
-                )
+                kind = TritonUnavailable
+                sentence = f"No Triton server answers at {self._url}."
+                mend = "Start it (make up), or give the address of its gRPC port (8001 by default)."
             case "UNIMPLEMENTED":
-                return TritonUnavailable(
-                    f"What answers at {self._url} is no Triton server.",
-                    mend="Give the address of Triton's gRPC port (8001 by default).",
+                kind = TritonUnavailable
+                sentence = f"What answers at {self._url} is no Triton server."
+                mend = "Give the address of Triton's gRPC port (8001 by default)."
+            case "INTERNAL" if "Stub process" in message and "not healthy" in message:
+                kind = TritonModelDied
+                sentence = (
+                    f"The process that runs {self._model} on the Triton server at {self._url} has died."
                 )
+                mend = "Restart the server; if it happens again, give it more memory."
+            case "DEADLINE_EXCEEDED":
+                kind = TritonTimeout
+                sentence = f"The Triton server at {self._url} did not answer in time."
+                mend = "Try again when fewer scans are waiting, or raise the timeout."
             case _:
-                return TritonRefused(
-                    f"The Triton server rejects the request or failed on it ({status}).",
-                    mend=f"It said: {' '.join(message.split())[:300]}",
-                )
+                kind = TritonRefused
+                sentence = f"The Triton server rejects the request or failed on it ({status})."
+                mend = f"It said: {' '.join(message.split())[:300]}"
+        return kind(sentence, mend=mend)
