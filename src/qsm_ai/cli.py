@@ -19,6 +19,9 @@ from qsm_ai.reconstruction.options import Background, Method, Reference, Unwrapp
 if TYPE_CHECKING:
     from qsm_ai.reconstruction.network import Network
 
+TRITON_ANSWERS_WITHIN = 10.0
+"""Seconds."""
+
 app = typer.Typer(
     name="qsm-ai",
     help="Quantitative susceptibility maps from the phase of multi-echo gradient-echo MRI.\n\n"
@@ -49,7 +52,7 @@ def reconstruct(
     phase: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="PHASE …",
+            metavar="PHASE",
             help="One 4D NIfTI, one 3D NIfTI per echo, or a DICOM folder (or zip).",
             show_default=False,
         ),
@@ -184,9 +187,14 @@ def reconstruct(
 def _network(triton: str | None) -> Iterator[Network]:
     """The network on a running Triton, or in this process."""
     if triton is not None:
+        import asyncio
+
         from qsm_ai.inference.triton import TritonNetwork
 
-        yield TritonNetwork(triton)
+        with TritonNetwork(triton) as network:
+            # Before minutes of work are put into a scan that nobody would finish.
+            asyncio.run(network.check(TRITON_ANSWERS_WITHIN))
+            yield network
     else:
         from qsm_ai.inference.openvino import OpenVinoNetwork
         from qsm_ai.inference.repository import model_file

@@ -1,0 +1,209 @@
+"""Results lie on the input's grid, carry nothing personal, and appear all or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jsonschema
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from qsm_ai.io import load_scan, write_outputs
+from qsm_ai.io import outputs as outputs_module
+from qsm_ai.io.outputs import encode_nifti, picture, require_writable
+from qsm_ai.io.report import Report, make_report
+from qsm_ai.reconstruction.options import Options
+from qsm_ai.reconstruction.pipeline import Reconstruction, reconstruct
+from qsm_ai.reconstruction.stages import ARTEFACTS
+from qsm_ai.scan import Grid, OutputRefusal, Scan
+
+if TYPE_CHECKING:
+    from tests.conftest import Files, Phantom
+
+
+@pytest.fixture(scope="module")
+def done(files: Files) -> tuple[Scan, Reconstruction]:
+    scan = load_scan(files.echo_phase, files.echo_magnitude, files.mask)
+    return scan, reconstruct(scan, Options("tkd"))
+
+
+def test_every_artefact_has_its_file_and_there_is_a_report_and_a_picture(
+    done: tuple[Scan, Reconstruction], tmp_path: Path
+) -> None:
+    written = write_outputs(*done, tmp_path / "new" / "folder")
+    names = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
+    assert names == sorted(
+        [f"sub-1_{a.suffix}.nii.gz" for a in ARTEFACTS.values()] + ["sub-1_Chimap.png", "sub-1_qsm.json"]
+    )
+    assert set(written) == {*ARTEFACTS, "picture", "report"}
+    chi = nib.load(written["chi"])
+    assert chi.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(np.asarray(chi.dataobj), done[1].chi)
+    mask = nib.load(written["mask"])
+    assert mask.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), done[1].artefacts["mask"])
+
+
+def test_the_geometry_of_the_input_is_kept_to_the_bit(
+    done: tuple[Scan, Reconstruction], files: Files, tmp_path: Path
+) -> None:
+    written = write_outputs(*done, tmp_path)
+    before, after = nib.load(files.echo_phase[0]).header, nib.load(written["chi"]).header
+    for key in ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
+                "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units"):  # fmt: skip
+        np.testing.assert_array_equal(before[key], after[key], err_msg=key)
+    np.testing.assert_array_equal(before["pixdim"][:4], after["pixdim"][:4])
+
+
+@pytest.mark.parametrize(("qform_code", "sform_code"), [(1, 0), (0, 1), (1, 4), (2, 1)])
+def test_the_codes_of_both_forms_survive(
+    files: Files, phantom: Phantom, tmp_path: Path, qform_code: int, sform_code: int
+) -> None:
+    image = nib.Nifti1Image(np.moveaxis(phantom.phase, 0, -1), None)
+    image.set_qform(phantom.affine, code=qform_code)
+    moved = phantom.affine @ np.diag([1, 1, 1, 1.0])
+    moved[0, 3] += 5
+    image.set_sform(moved if sform_code else None, code=sform_code)
+    nib.save(image, tmp_path / "p.nii")
+    scan = load_scan([tmp_path / "p.nii"], te_ms=[4, 8, 12], b0=3)
+    back = nib.Nifti1Image.from_bytes(_unzipped(encode_nifti(phantom.chi, scan.grid)))
+    assert (int(back.header["qform_code"]), int(back.header["sform_code"])) == (qform_code, sform_code)
+    np.testing.assert_allclose(back.affine, nib.load(tmp_path / "p.nii").affine)
+    if qform_code:
+        np.testing.assert_allclose(back.get_qform(), image.get_qform(), atol=1e-5)
+
+
+def test_nothing_personal_is_passed_on(done: tuple[Scan, Reconstruction], tmp_path: Path) -> None:
+    for path in write_outputs(*done, tmp_path).values():
+        content = path.read_bytes()
+        if path.name.endswith(".gz"):
+            content = _unzipped(content)
+        for word in (b"Doe", b"1970", b"hospital", str(tmp_path).encode()):
+            assert word not in content, path.name
+
+
+def test_the_same_result_is_written_as_the_same_bytes(phantom: Phantom) -> None:
+    grid = Grid(phantom.chi.shape, phantom.affine)
+    first, second = (hashlib.sha256(encode_nifti(phantom.chi, grid)).hexdigest() for _ in range(2))
+    assert first == second
+    back = nib.Nifti1Image.from_bytes(_unzipped(encode_nifti(phantom.chi, grid)))
+    np.testing.assert_allclose(back.affine, phantom.affine, atol=1e-6)
+
+
+def test_the_report_tells_everything(done: tuple[Scan, Reconstruction], tmp_path: Path) -> None:
+    written = write_outputs(*done, tmp_path, {"reading": 1.5})
+    content = json.loads(written["report"].read_text())
+    jsonschema.validate(content, Report.model_json_schema())
+    assert Report.model_validate(content).name == "sub-1"
+    assert content["timings_s"]["reading"] == 1.5
+    assert content["timings_s"]["writing"] > 0
+    assert set(done[1].timings) <= set(content["timings_s"])
+    assert content["total_s"] == pytest.approx(sum(content["timings_s"].values()), abs=0.01)
+    assert content["scan"]["echo_times_s"] == [0.004, 0.008, 0.012]
+    assert content["scan"]["sources"]["echo_times"] == "sidecar"
+    assert content["scan"]["mask"] == "given"
+    assert content["options"]["method"] == "tkd"
+    assert 0 < content["scores"]["physics_check"]["value"] <= 1
+    assert content["scores"]["physics_check"]["meaning"]
+    assert content["versions"]["qsm-ai"]
+    for artefact in content["artefacts"].values():
+        assert (tmp_path / artefact["file"]).is_file()
+
+
+def test_the_methods_paragraph_cites_every_step_and_the_consensus(done: tuple[Scan, Reconstruction]) -> None:
+    report = make_report(*done)
+    dois = {citation.doi for citation in report.citations}
+    assert {"10.1002/mrm.30006", "10.1002/mrm.28563", "10.1002/nbm.3601", "10.1002/nbm.3064",
+            "10.1002/mrm.22135"} <= dois  # fmt: skip
+    for citation in report.citations:
+        assert f"[{citation.number}]" in report.methods
+    assert "TE 4, 8, 12 ms" in report.methods
+    assert "relative to the mean of the brain mask" in report.methods
+
+
+@pytest.mark.parametrize("method", ["qsm-vit", "tkd", "tikhonov", "tv"])
+@pytest.mark.parametrize("start", ["phase", "total_field", "local_field"])
+def test_a_methods_paragraph_exists_for_every_way(
+    done: tuple[Scan, Reconstruction], files: Files, method: str, start: str
+) -> None:
+    from dataclasses import replace
+
+    from qsm_ai.io.methods import methods_paragraph
+
+    scan = done[0]
+    if start != "phase":
+        scan = load_scan(mask_file=files.mask, **{start: files.local_field})
+    for background in ("lbv", "pdf", "v-sharp"):
+        options = replace(Options(), method=method, background=background, reference="none")
+        text, citations = methods_paragraph(scan, options, "qsm_vit 1")
+        assert ("LBV" in text) == (background == "lbv" and start != "local_field")
+        assert ("QSM-ViT (qsm_vit 1)" in text) == (method == "qsm-vit")
+        assert all(f"[{i}]" in text for i in range(1, len(citations) + 1))
+        assert text.endswith("without referencing.")
+
+
+def test_the_picture_shows_three_planes(done: tuple[Scan, Reconstruction]) -> None:
+    image = Image.open(io.BytesIO(picture(*done)))
+    assert image.format == "PNG"
+    assert image.width > 600
+    values = np.asarray(image.convert("L"))
+    assert np.unique(values).size > 100
+
+
+def test_a_failure_leaves_the_folder_as_it_was(
+    done: tuple[Scan, Reconstruction], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(outputs_module, "picture", full)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "mine.txt").write_text("mine")
+    for folder in (tmp_path / "kept", tmp_path / "a" / "b"):
+        with pytest.raises(OutputRefusal, match="could not be written"):
+            write_outputs(*done, folder)
+    assert [p.relative_to(tmp_path).as_posix() for p in sorted(tmp_path.rglob("*"))] == [
+        "kept",
+        "kept/mine.txt",
+    ]
+
+
+def test_an_interruption_leaves_nothing_either(
+    done: tuple[Scan, Reconstruction], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outputs_module, "picture", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_outputs(*done, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_is_no_folder_is_refused_before_any_work(tmp_path: Path) -> None:
+    require_writable(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputRefusal):
+            require_writable(place)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputRefusal, match="cannot be written"):
+        require_writable(tmp_path / "out")
+
+
+def _unzipped(content: bytes) -> bytes:
+    import gzip
+
+    return gzip.decompress(content)
