@@ -1,0 +1,24 @@
+output "backend_security_group_id" {
+  description = "Security group of the backend's tasks."
+  value       = aws_security_group.tier["backend"].id
+}
+
+output "load_balancer_dns_name" {
+  description = "Address of the load balancer."
+  value       = aws_lb.this.dns_name
+}
+
+output "load_balancer_metric_name" {
+  description = "How CloudWatch names the load balancer."
+  value       = aws_lb.this.arn_suffix
+}
+
+output "backend_target_group_metric_name" {
+  description = "How CloudWatch names the backend's target group."
+  value       = aws_lb_target_group.tier["backend"].arn_suffix
+}
+
+output "log_groups" {
+  description = "Log groups by tier."
+  value       = { for tier, group in aws_cloudwatch_log_group.tier : tier => group.name }
+}

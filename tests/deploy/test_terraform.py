@@ -1,0 +1,104 @@
+"""Terraform: formatted, valid, and planned by the real provider without an account."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CLOUDS = ROOT / "deploy/terraform"
+FILES = sorted(CLOUDS.rglob("*.tf"))
+GET = "see terraform's own pages"
+
+
+def plugin_directory() -> str:
+    """Where providers lie on a machine without a way to their registry."""
+    finder = ROOT.parent / "shared/bin/terraform-mirror"
+    if folder := os.environ.get("TERRAFORM_PLUGIN_DIR"):
+        return folder
+    if finder.exists():
+        found = subprocess.run([str(finder)], capture_output=True, text=True, check=False)
+        if found.stdout.strip():
+            return found.stdout.strip()
+    pytest.skip("no folder of Terraform providers: set TERRAFORM_PLUGIN_DIR")
+
+
+@pytest.fixture(scope="module")
+def aws(tool: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Terraform in a copy of the AWS tree, initialised without a way to any network."""
+    terraform, plugins = tool("terraform", get=GET), plugin_directory()
+    folder = tmp_path_factory.mktemp("terraform")
+    shutil.copytree(CLOUDS / "aws", folder / "aws", ignore=shutil.ignore_patterns(".terraform*"))
+    (folder / "rc").touch()
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [terraform, *arguments],
+            cwd=folder / "aws",
+            env=os.environ | {"TF_CLI_CONFIG_FILE": str(folder / "rc"), "CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        return done.stdout
+
+    run("init", "-backend=false", f"-plugin-dir={plugins}", "-no-color")
+    return run
+
+
+def test_files_are_formatted(tool: Callable[..., str]) -> None:
+    terraform = tool("terraform", get=GET)
+    report = subprocess.run(
+        [terraform, "fmt", "-check", "-recursive", "-list=true", str(CLOUDS)],
+        env=os.environ | {"TF_CLI_CONFIG_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert report.returncode == 0, report.stdout + report.stderr
+
+
+def test_aws_is_valid(aws: Callable[..., str]) -> None:
+    assert "configuration is valid" in aws("validate", "-no-color")
+
+
+@pytest.mark.timeout(900)
+def test_aws_keeps_its_promises_in_the_plan(aws: Callable[..., str]) -> None:
+    report = aws("test", "-no-color")
+    assert re.search(r"Success! \d+ passed, 0 failed\.", report), report
+
+
+def blocks(kind: str, text: str) -> list[tuple[str, str]]:
+    """Name and body of each top-level block of a kind."""
+    return re.findall(rf'^{kind} "([^"]+)" {{\n(.*?)^}}', text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: str(p.relative_to(CLOUDS)))
+def test_inputs_and_outputs_are_described_and_typed(file: Path) -> None:
+    text = file.read_text()
+    for name, body in blocks("variable", text):
+        assert re.search(r"^  description\s*= \"[^\"]{6,}\"", body, re.MULTILINE), name
+        assert re.search(r"^  type\s*=", body, re.MULTILINE), name
+    for name, body in blocks("output", text):
+        assert re.search(r"^  description\s*= \"[^\"]{6,}\"", body, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: str(p.relative_to(CLOUDS)))
+def test_no_address_is_open_to_the_world_and_no_secret_stands_in_the_tree(file: Path) -> None:
+    text = file.read_text()
+    assert not re.search(r'(?i)(password|secret_key|token)\s*=\s*"[^"$]+"', text)
+    for resource in re.findall(r'^resource "aws_\w*ingress_rule" .*?^}', text, re.MULTILINE | re.DOTALL):
+        assert "0.0.0.0/0" not in resource
+
+
+@pytest.mark.parametrize("cloud", ["aws", "gcp"])
+def test_every_declared_variable_is_used_and_every_used_one_declared(cloud: str) -> None:
+    for folder in {file.parent for file in FILES if cloud in file.parts}:
+        text = "\n".join(file.read_text() for file in folder.glob("*.tf"))
+        declared = {name for name, _ in blocks("variable", text)}
+        assert declared == set(re.findall(r"\bvar\.(\w+)", text)), folder.name
