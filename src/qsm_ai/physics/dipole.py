@@ -49,9 +49,22 @@ def dipole_kernel(
     kx, ky, kz = frequencies(shape, voxel_size)
     k2 = kx**2 + ky**2 + kz**2
     k2[0, 0, 0] = 1.0
-    kernel: NDArray[np.float32] = (1 / 3 - (kx * bx + ky * by + kz * bz) ** 2 / k2).astype(np.float32)
+    # The highest frequency of an even axis stands for both signs: products with it cancel, squares stay.
+    x, y, z = (_signed(k, n) for k, n in zip((kx, ky, kz), shape, strict=True))
+    along = (x * bx + y * by + z * bz) ** 2
+    along += (kx**2 - x**2) * bx**2 + (ky**2 - y**2) * by**2 + (kz**2 - z**2) * bz**2
+    kernel: NDArray[np.float32] = np.float32(1 / 3) - along / k2
     kernel[0, 0, 0] = 0.0
     return kernel
+
+
+def _signed(frequency: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Frequencies of an axis (n, broadcast along the others) with that of both signs set to zero."""
+    if count % 2:
+        return frequency
+    signed = frequency.copy()
+    signed.reshape(-1)[count // 2] = 0.0
+    return signed
 
 
 def forward_field(

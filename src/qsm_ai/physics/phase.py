@@ -139,7 +139,7 @@ def _two_sided(values: NDArray[np.float32], low: float, high: float) -> _Scale |
     for scale in _SIGNED:
         end = scale.period / 2
         exact = abs(low + end) <= 0.001 * end and abs(high - end) <= 0.001 * end + 2
-        if reach <= 1.001 * end and (exact or (reach >= 0.97 * end and wraps.seen)):
+        if reach <= 1.001 * end and (exact or (reach >= 0.99 * end and wraps.seen)):
             return scale
     if symmetric and wraps.seen:
         return _Scale(f"full range, -{reach:.6g} to {reach:.6g}", -reach, 2 * reach)
@@ -156,7 +156,7 @@ def _two_sided(values: NDArray[np.float32], low: float, high: float) -> _Scale |
 def _one_sided(values: NDArray[np.float32], high: float) -> _Scale:
     """The scale of values that are never negative."""
     for scale in _UNSIGNED:
-        if 0.97 * scale.period <= high <= 1.001 * scale.period:
+        if 0.99 * scale.period <= high <= 1.001 * scale.period:
             wraps = _Wraps.at_the_ends(values, scale.start, scale.start + scale.period)
             if wraps.seen and wraps.covers_the_circle:
                 return scale
