@@ -15,9 +15,11 @@ from qsm_ai.api.metrics import Metrics
 from qsm_ai.api.schemas import Check
 from qsm_ai.api.settings import MIB, Settings
 from qsm_ai.api.slices import VolumeCache
+from qsm_ai.inference.errors import InferenceFailure
+from qsm_ai.inference.triton import TritonNetwork
 from qsm_ai.jobs.hub import Hub
+from qsm_ai.jobs.problem import Problem, inference_problem
 from qsm_ai.jobs.process import ProcessPool
-from qsm_ai.jobs.readiness import triton_trouble
 from qsm_ai.jobs.records import Job
 from qsm_ai.jobs.scratch import Scratch
 from qsm_ai.jobs.service import Jobs
@@ -27,7 +29,6 @@ from qsm_ai.storage import Storage
 
 log = structlog.get_logger("qsm_ai.api")
 
-SWEEP_EVERY = 300.0
 CHECKS_KEPT_FOR = 1.0
 
 
@@ -52,6 +53,7 @@ class Context:
             max_queued=settings.max_queued,
             forget=self.volumes.forget,
         )
+        self.triton = TritonNetwork(settings.triton_url)
         self.checking = ProcessPool(size=2)
         self.computing = ProcessPool(size=max(1, settings.workers))
         self.worker = Worker(
@@ -65,9 +67,10 @@ class Context:
                 triton_url=settings.triton_url,
                 job_timeout=settings.job_timeout_s,
                 triton_patience=settings.triton_patience_s,
+                triton_timeout=settings.triton_timeout_s,
             ),
             observer=self.metrics,
-            triton_ready=lambda: triton_trouble(settings.triton_url),
+            triton_trouble=self._triton_trouble,
         )
         self._readiness: tuple[float, dict[str, Check]] | None = None
         self._looking = asyncio.Lock()
@@ -86,6 +89,7 @@ class Context:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.triton.aclose()
             await self.computing.close()
             await self.checking.close()
             self.store.close()
@@ -110,9 +114,17 @@ class Context:
             reason = f"The {name} fails ({type(error).__name__})."
         return Check(ok=reason is None, reason=reason)
 
+    async def _triton_trouble(self) -> Problem | None:
+        try:
+            await self.triton.check(2.0)
+        except InferenceFailure as failure:
+            return inference_problem(failure)
+        return None
+
     async def _trouble(self, name: str) -> str | None:
         if name == "triton":
-            return await triton_trouble(self.settings.triton_url)
+            problem = await self._triton_trouble()
+            return problem.detail if problem else None
         if name == "storage":
             await self.storage.check()
         elif name == "database":
@@ -130,7 +142,7 @@ class Context:
                     log.info("sweep.removed", jobs=removed)
             except Exception as error:  # a store that is away for a moment must not end the sweeping
                 log.exception("sweep.trouble", error=type(error).__name__)
-            await asyncio.sleep(SWEEP_EVERY)
+            await asyncio.sleep(self.settings.sweep_every_s)
 
 
 def context_of(request: Request) -> Context:

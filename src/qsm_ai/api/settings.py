@@ -22,6 +22,9 @@ class Settings(BaseSettings):
     triton_patience_s: float = Field(
         default=30.0, ge=0, description="How long a job waits for a silent inference server."
     )
+    triton_timeout_s: float = Field(
+        default=60.0, gt=0, description="How long the inference server may take for one patch."
+    )
     data_dir: Path = Field(
         default=Path("var"), description="Folder of the database and of files on their way."
     )
@@ -58,6 +61,7 @@ class Settings(BaseSettings):
         ge=0,
         description="Jobs with all files are deleted so long after their end; 0 keeps them.",
     )
+    sweep_every_s: float = Field(default=300.0, gt=0, description="Pause between two sweeps of old files.")
     slice_cache_mb: int = Field(
         default=512, ge=0, description="Memory for volumes of which slices were asked, MiB."
     )

@@ -32,6 +32,8 @@ LONGEST_FIELD = 1 << 14
 MOST_FILES = 256
 MOST_FIELDS = 64
 DRAIN_BYTES, DRAIN_SECONDS = 32 << 20, 3.0
+HANG_UP = {"Connection": "close"}
+"""Otherwise the server would take in and throw away the whole rest."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ async def receive(request: Request, folder: Path, *, limit: int, stall: float) -
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         await _drain(request)
-        raise ProblemError(too_large(limit))
+        raise ProblemError(too_large(limit), headers=HANG_UP)
     sink = _Sink(folder)
     parser = MultipartParser(boundary, sink.callbacks())
     total = 0
@@ -104,7 +106,7 @@ async def receive(request: Request, folder: Path, *, limit: int, stall: float) -
             total += len(chunk)
             if total > limit:
                 await _drain(request)
-                raise ProblemError(too_large(limit))
+                raise ProblemError(too_large(limit), headers=HANG_UP)
             batch += chunk
             if len(batch) >= BATCH:
                 await asyncio.to_thread(parser.write, bytes(batch))

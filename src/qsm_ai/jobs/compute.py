@@ -23,7 +23,7 @@ from nibabel.orientations import io_orientation
 from qsm_ai.inference.errors import InferenceFailure
 from qsm_ai.io.loading import Limits, SourceFile, load_scan
 from qsm_ai.io.outputs import write_outputs
-from qsm_ai.jobs.problem import Problem, inference_unavailable, internal
+from qsm_ai.jobs.problem import Problem, inference_problem, internal
 from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.options import Options
 from qsm_ai.reconstruction.pipeline import Progress, reconstruct
@@ -109,7 +109,7 @@ def run_reconstruction(task: dict[str, Any], say: Say) -> dict[str, Any]:
     began = time.perf_counter()
     scan = load(task["sources"], task["parameters"])
     reading = time.perf_counter() - began
-    network = _network(task["triton_url"]) if options.method == "qsm-vit" else None
+    network = _network(task) if options.method == "qsm-vit" else None
     result = reconstruct(scan, options, network, on_progress)
     written = write_outputs(scan, result, task["output"], {"reading": reading})
     shape, voxel_size = _canonical(scan.grid)
@@ -130,11 +130,13 @@ def run_reconstruction(task: dict[str, Any], say: Say) -> dict[str, Any]:
     }
 
 
-def _network(url: str) -> Network:
+def _network(task: dict[str, Any]) -> Network:
     # Not every job needs gRPC, whose import takes a good part of a second.
     from qsm_ai.inference.triton import TritonNetwork
 
-    return TritonNetwork(url)
+    return TritonNetwork(
+        task["triton_url"], client_timeout=task["triton_timeout"], deadline=task["job_timeout"]
+    )
 
 
 _MEDIA_TYPES = {".gz": "application/gzip", ".json": "application/json", ".png": "image/png"}
@@ -142,7 +144,7 @@ _MEDIA_TYPES = {".gz": "application/gzip", ".json": "application/json", ".png": 
 
 def _canonical(grid: Grid) -> tuple[list[int], list[float]]:
     """Shape and voxel size along right, anterior, superior, whatever way the voxels are stored."""
-    axes = [int(axis) for axis in io_orientation(grid.affine)[:, 0]]
+    axes = [int(axis) for axis in io_orientation(grid.affine)[:, 0]]  # type: ignore[no-untyped-call]
     shape, voxel_size = [0, 0, 0], [0.0, 0.0, 0.0]
     for stored, axis in enumerate(axes):
         shape[axis], voxel_size[axis] = grid.shape[stored], round(grid.voxel_size[stored], 6)
@@ -167,7 +169,7 @@ def answer(task: dict[str, Any], say: Say) -> dict[str, Any]:
     except Refusal as refusal:
         problem = Problem.from_refusal(refusal)
     except InferenceFailure as error:
-        problem = inference_unavailable(error.sentence)
+        problem = inference_problem(error)
     except MemoryError:
         problem = Problem(
             code="out-of-memory",

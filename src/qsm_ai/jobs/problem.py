@@ -6,6 +6,12 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from qsm_ai.inference.errors import (
+    InferenceFailure,
+    TritonModelMissing,
+    TritonTimeout,
+    TritonUnavailable,
+)
 from qsm_ai.scan import NotAnImage, Refusal, TooLarge
 
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
@@ -61,12 +67,19 @@ class Problem:
         )
 
 
-def inference_unavailable(detail: str) -> Problem:
-    """The inference server is down or answers too late."""
+def inference_problem(failure: InferenceFailure) -> Problem:
+    """The inference server is down, late or wrong; said without its address, which is nobody's business."""
+    status, detail = 502, "The inference server rejected the request or gave no valid answer."
+    if isinstance(failure, TritonUnavailable):
+        status, detail = 503, "The inference server cannot be reached."
+    elif isinstance(failure, TritonModelMissing):
+        status, detail = 503, "The inference server has not loaded the model."
+    elif isinstance(failure, TritonTimeout):
+        status, detail = 504, "The inference server did not answer in time."
     return Problem(
-        code="inference-unavailable",
+        code=failure.code,
         title="The inference server does not answer",
-        status=503,
+        status=status,
         detail=detail,
         mend="The upload is kept: retry the job later, or choose another method (tkd, tikhonov, tv).",
     )

@@ -21,7 +21,7 @@ from sqlalchemy import event
 from qsm_ai.jobs.problem import Problem, worker_lost
 from qsm_ai.jobs.records import Event, Job, State, StoredArtefact, StoredFile, Upload
 
-MAX_ATTEMPTS = 3
+MAX_LOST = 25
 """Workers that a job may lose before it is held to be what kills them."""
 
 BEAT_EVERY = 3.0
@@ -229,6 +229,8 @@ class JobStore:
         with self._engine.begin() as connection:
             connection.execute(_events.delete().where(_events.c.job_id == job_id))
             connection.execute(_jobs.delete().where(_jobs.c.id == job_id))
+        if self._engine.dialect.name == "sqlite":
+            self._empty_journal()
 
     def events(self, job_id: str, after: int = 0) -> list[Event]:
         """What happened to a job since event ``after``, oldest first."""
@@ -396,7 +398,7 @@ class JobStore:
     def reap(self, *, silent_for: float, dead_workers: Sequence[str] = ()) -> list[str]:
         """Take back the jobs of workers that are dead or were silent for ``silent_for`` seconds.
 
-        They return to their old place in the queue; a job that lost its worker ``MAX_ATTEMPTS`` times fails,
+        They return to their old place in the queue; a job that lost its worker ``MAX_LOST`` times fails,
         for it is probably what kills the workers.
 
         Returns
@@ -414,8 +416,8 @@ class JobStore:
             for job_id, lost, cancel_requested in rows:
                 if cancel_requested:
                     self._finish(connection, job_id, State.CANCELLED, now)
-                elif lost + 1 >= MAX_ATTEMPTS:
-                    problem = worker_lost(f"Its worker died {MAX_ATTEMPTS} times while computing it.")
+                elif lost + 1 >= MAX_LOST:
+                    problem = worker_lost(f"Its worker died {MAX_LOST} times while computing it.")
                     self._finish(connection, job_id, State.FAILED, now, {"problem": problem.to_dict()})
                 else:
                     self._requeue(connection, job_id, now, keep_place=True, lost=lost + 1)
@@ -443,6 +445,14 @@ class JobStore:
             if job.method == method and job.work and job.finished_at and job.started_at
         )
         return paces[len(paces) // 2] if paces else None
+
+    def _empty_journal(self) -> None:
+        """What was deleted is overwritten in the database; its journal would still hold the file names."""
+        connection = self._engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
 
     # ------------------------------------------------------------------ inside one transaction
 
@@ -611,7 +621,7 @@ def _begin(connection: sa.Connection) -> None:
 
 
 __all__ = [
-    "MAX_ATTEMPTS",
+    "MAX_LOST",
     "JobNotFoundError",
     "JobStore",
     "QueueFullError",

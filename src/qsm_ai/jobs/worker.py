@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import structlog
 
 from qsm_ai.jobs.hub import Hub
-from qsm_ai.jobs.problem import Problem, deadline_exceeded, inference_unavailable, internal, worker_lost
+from qsm_ai.jobs.problem import Problem, deadline_exceeded, internal, worker_lost
 from qsm_ai.jobs.process import ProcessDiedError, ProcessPool
 from qsm_ai.jobs.records import Job, State, StoredArtefact, StoredFile
 from qsm_ai.jobs.scratch import Scratch, is_alive
@@ -62,12 +62,15 @@ class WorkerSettings:
         After which a job is stopped.
     triton_patience : s
         How long a job waits for an inference server that does not answer, before it fails.
+    triton_timeout : s
+        How long the inference server may take for one patch.
     """
 
     slots: int
     triton_url: str
     job_timeout: float
     triton_patience: float
+    triton_timeout: float
 
 
 @dataclass
@@ -90,7 +93,7 @@ class Worker:
         hub: Hub,
         settings: WorkerSettings,
         observer: Observer,
-        triton_ready: Callable[[], Awaitable[str | None]],
+        triton_trouble: Callable[[], Awaitable[Problem | None]],
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.seen_alive_at = 0.0
@@ -101,7 +104,7 @@ class Worker:
         self._hub = hub
         self._settings = settings
         self._observer = observer
-        self._triton_ready = triton_ready
+        self._triton_trouble = triton_trouble
         self._held: dict[str, _Held] = {}
 
     async def run(self) -> None:
@@ -164,8 +167,9 @@ class Worker:
 
     async def _shut_down(self) -> None:
         for held in self._held.values():
-            held.stop = held.stop or "shutdown"
-            held.task.cancel()
+            if held.stop != "finishing":
+                held.stop = held.stop or "shutdown"
+                held.task.cancel()
         await asyncio.gather(*(held.task for held in self._held.values()), return_exceptions=True)
 
     # ------------------------------------------------------------------ one job
@@ -229,6 +233,8 @@ class Worker:
                 "parameters": job.parameters,
                 "output": str(output),
                 "triton_url": self._settings.triton_url,
+                "triton_timeout": self._settings.triton_timeout,
+                "job_timeout": self._settings.job_timeout,
             }
             try:
                 async with asyncio.timeout(self._settings.job_timeout):
@@ -245,13 +251,12 @@ class Worker:
     async def _await_triton(self, job: Job) -> Problem | None:
         deadline = time.monotonic() + self._settings.triton_patience
         told: str | None = None
-        while (reason := await self._triton_ready()) is not None:
+        while (problem := await self._triton_trouble()) is not None:
             if time.monotonic() >= deadline:
-                return inference_unavailable(reason)
-            if reason != told:
-                told = reason
-                note = "Waiting for the inference server, which does not answer."
-                await asyncio.to_thread(self._store.progress, job, note=note)
+                return problem
+            if problem.detail != told:
+                told = problem.detail
+                await asyncio.to_thread(self._store.progress, job, note=f"Waiting: {told}")
                 self._hub.notify(job.id)
             await asyncio.sleep(0.5)
         return None
@@ -299,6 +304,8 @@ class Worker:
                 artefacts.append(
                     StoredArtefact(entry["artefact"], entry["file"], key, size, shape, voxel_size)
                 )
+        # Once recorded as done a job beats no more, and must not be taken for lost while it is tidied up.
+        self._held[job.id].stop = "finishing"
         finished = await asyncio.to_thread(
             self._store.complete,
             job,

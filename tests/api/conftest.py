@@ -1,0 +1,185 @@
+"""A real backend process per test session, and clients of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import nibabel as nib
+import numpy as np
+import pytest
+
+from qsm_ai.inference.ports import any_free
+
+
+class Client(httpx.Client):
+    """httpx, and what every test does with it."""
+
+    def submit(
+        self,
+        files: dict[str, Path | Sequence[Path]],
+        *,
+        expect: int | None = 202,
+        headers: dict[str, str] | None = None,
+        **fields: str,
+    ) -> httpx.Response:
+        """Send files by role and form fields."""
+        parts = [
+            (role, (path.name, path.read_bytes(), "application/octet-stream"))
+            for role, given in files.items()
+            for path in ([given] if isinstance(given, Path) else given)
+        ]
+        answer = self.post("/api/v1/reconstruct", files=parts, data=fields, headers=headers)
+        if expect is not None:
+            assert answer.status_code == expect, answer.text
+        return answer
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """How a job stands."""
+        found: dict[str, Any] = self.get(f"/api/v1/jobs/{job_id}").raise_for_status().json()
+        return found
+
+    def until(self, job_id: str, *states: str, within: float = 60) -> dict[str, Any]:
+        """The job, once it is in one of these states (default: ended)."""
+        wanted = states or ("done", "failed", "cancelled")
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline:
+            job = self.job(job_id)
+            if job["state"] in wanted:
+                return job
+            time.sleep(0.05)
+        raise AssertionError(f"the job is still {job['state']}")
+
+    def events(self, job_id: str, last: str | None = None) -> Iterator[dict[str, Any]]:
+        """Server-sent events until the stream ends."""
+        headers = {"Last-Event-ID": last} if last else {}
+        with self.stream("GET", f"/api/v1/jobs/{job_id}/events", headers=headers) as stream:
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            assert stream.headers["x-accel-buffering"] == "no"
+            event: dict[str, Any] = {}
+            for line in stream.iter_lines():
+                if not line and event:
+                    yield event
+                    event = {}
+                elif ": " in line and not line.startswith(":"):
+                    key, _, value = line.partition(": ")
+                    event[key] = json.loads(value) if key == "data" else value
+
+
+class Backend:
+    """A backend in a process of its own, on a data folder of its own."""
+
+    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+        self.folder = folder
+        self.port = any_free()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "backend.log"
+        nowhere = any_free()
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("QSM_")},
+            "QSM_DATA_DIR": str(folder / "data"),
+            "QSM_PORT": str(self.port),
+            "QSM_TRITON_URL": f"127.0.0.1:{nowhere}",
+            "QSM_TRITON_PATIENCE_S": "1",
+            **settings,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "qsm_ai.api"],
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+            )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                if httpx.get(f"{self.url}/healthz", timeout=1).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                time.sleep(0.1)
+        raise AssertionError(self.log.read_text())
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise
+
+    def client(self) -> Client:
+        return Client(base_url=self.url, timeout=60)
+
+    @property
+    def files(self) -> list[Path]:
+        """Everything of a user's that lies in the data folder."""
+        data = self.folder / "data"
+        return [p for p in data.rglob("*") if p.is_file() and not p.name.startswith("jobs.db")]
+
+
+@pytest.fixture(scope="session")
+def start_backend(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[Backend]]:
+    @contextmanager
+    def start(**settings: str) -> Iterator[Backend]:
+        backend = Backend(tmp_path_factory.mktemp("backend"), settings)
+        backend.start()
+        try:
+            yield backend
+        finally:
+            backend.stop()
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def backend(start_backend: Callable[..., AbstractContextManager[Backend]]) -> Iterator[Backend]:
+    """One for all tests that leave it as they found it."""
+    with start_backend(
+        QSM_MAX_UPLOAD_MB="40",
+        QSM_MAX_UNPACKED_MB="64",
+        QSM_CORS_ORIGINS="http://page.example,https://other.example",
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def client(backend: Backend) -> Iterator[Client]:
+    with backend.client() as client:
+        yield client
+        for job in client.get("/api/v1/jobs").json()["jobs"]:
+            client.delete(f"/api/v1/jobs/{job['id']}")
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A field so large that total variation works on it for longer than any test waits."""
+    folder = tmp_path_factory.mktemp("large")
+    shape = (128, 128, 128)
+    field = np.random.default_rng(3).normal(0, 0.02, shape).astype(np.float32)
+    mask = np.zeros(shape, np.uint8)
+    mask[8:-8, 8:-8, 8:-8] = 1
+    paths = {"local_field": folder / "local.nii", "mask": folder / "mask.nii"}
+    for path, volume in zip(paths.values(), (field, mask), strict=True):
+        nib.save(nib.Nifti1Image(volume, np.eye(4)), path)
+    return paths

@@ -1,0 +1,325 @@
+"""The record of jobs is a queue that loses nothing, gives nothing out twice, and is fair."""
+
+from __future__ import annotations
+
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from qsm_ai.jobs.problem import Problem
+from qsm_ai.jobs.records import Job, State, StoredArtefact
+from qsm_ai.jobs.store import (
+    MAX_LOST,
+    JobNotFoundError,
+    JobStore,
+    QueueFullError,
+    WrongStateError,
+    fair_order,
+)
+
+PROBLEM = Problem("broken", "Broken", 500, "It broke.", "Mend it.")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'jobs.db'}"
+
+
+@pytest.fixture
+def store(url: str, clock: Clock) -> JobStore:
+    return JobStore(url, clock)
+
+
+def add(
+    store: JobStore, owner: str = "ann", priority: int = 0, method: str = "tkd", max_queued: int = 99
+) -> Job:
+    job = Job(
+        id=secrets.token_hex(16),
+        owner=owner,
+        state=State.QUEUED,
+        parameters={"method": method},
+        uploads=(),
+        summary={"voxels": 1000, "echoes": 2},
+        priority=priority,
+    )
+    return store.add(job, max_queued=max_queued)
+
+
+def claim(store: JobStore, worker: str = "here:1") -> Job:
+    job = store.claim(worker)
+    assert job is not None
+    return job
+
+
+def complete(store: JobStore, job: Job) -> bool:
+    artefact = StoredArtefact("chi", "x_Chimap.nii.gz", "results/1/0", 9, (2, 3, 4), (1.0, 1.0, 2.0))
+    return store.complete(
+        job, artefacts=[artefact], others=[], warnings=["w"], scores={"s": 0.5}, timings={"mask": 1.0}
+    )
+
+
+def test_a_job_goes_from_queued_over_running_to_done(store: JobStore) -> None:
+    added = add(store)
+    assert added.state is State.QUEUED
+    job = claim(store)
+    assert (job.id, job.state, job.attempt) == (added.id, State.RUNNING, 1)
+    assert store.progress(job, stage="mask", fraction=0.5, note="half")
+    assert store.get(job.id).fraction == 0.5
+    assert complete(store, job)
+    done = store.get(job.id)
+    assert done.state is State.DONE
+    assert done.fraction == 1.0
+    assert done.artefacts[0].shape == (2, 3, 4)
+    assert done.warnings == ("w",)
+    assert done.created_at < (done.started_at or 0) < (done.finished_at or 0)
+
+
+def test_everything_is_still_there_after_a_restart(store: JobStore, url: str) -> None:
+    queued = add(store)
+    job = add(store)
+    store.close()
+    again = JobStore(url)
+    assert again.get(job.id) == job
+    assert again.queue() == [queued.id, job.id]
+
+
+def test_jobs_are_taken_in_the_order_in_which_they_came(store: JobStore) -> None:
+    ids = [add(store).id for _ in range(5)]
+    assert store.queue() == ids
+    assert [claim(store).id for _ in ids] == ids
+    assert store.claim("here:1") is None
+
+
+def test_many_claimants_never_get_the_same_job(store: JobStore, url: str) -> None:
+    ids = {add(store).id for _ in range(40)}
+    stores = [JobStore(url) for _ in range(4)]
+
+    def take(number: int) -> list[str]:
+        taken = []
+        while (job := stores[number].claim(f"host:{number}")) is not None:
+            taken.append(job.id)
+        return taken
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = [job_id for found in pool.map(take, range(4)) for job_id in found]
+    assert len(taken) == 40
+    assert set(taken) == ids
+
+
+def test_one_users_pile_does_not_starve_another(store: JobStore) -> None:
+    pile = [add(store, "ann").id for _ in range(50)]
+    assert claim(store).id == pile[0]
+    single = add(store, "bob").id
+    assert store.queue()[0] == single
+    assert claim(store).id == single
+    assert claim(store).id == pile[1]
+
+
+def test_the_order_shown_is_the_order_taken(store: JobStore) -> None:
+    for owner in "aabacbbc":
+        add(store, owner, priority=int(owner == "c"))
+    shown = store.queue()
+    assert [claim(store).id for _ in shown] == shown
+
+
+def test_priority_comes_before_fairness() -> None:
+    queued = [("1", "ann", 0, 1.0), ("2", "ann", 5, 2.0), ("3", "bob", 0, 3.0)]
+    assert fair_order(queued, {"ann": 9.0}) == ["2", "3", "1"]
+
+
+def test_a_full_queue_refuses(store: JobStore) -> None:
+    add(store, max_queued=1)
+    with pytest.raises(QueueFullError):
+        add(store, max_queued=1)
+    claim(store)
+    add(store, max_queued=1)
+
+
+def test_a_queued_job_is_cancelled_at_once(store: JobStore) -> None:
+    job = add(store)
+    assert store.cancel(job.id).state is State.CANCELLED
+    assert store.claim("here:1") is None
+
+
+def test_the_worker_of_a_running_job_is_told_to_stop(store: JobStore) -> None:
+    add(store)
+    job = claim(store)
+    assert store.beat({job.id: job.attempt}) == {}
+    assert store.cancel(job.id).state is State.RUNNING
+    assert store.beat({job.id: job.attempt}) == {job.id: "cancel"}
+    assert store.stopped(job)
+    assert store.get(job.id).state is State.CANCELLED
+
+
+def test_an_ended_job_cannot_be_cancelled_any_more(store: JobStore) -> None:
+    add(store)
+    job = claim(store)
+    complete(store, job)
+    assert store.cancel(job.id).state is State.DONE
+
+
+def test_failed_and_cancelled_jobs_can_be_retried_and_others_not(store: JobStore) -> None:
+    add(store)
+    job = claim(store)
+    with pytest.raises(WrongStateError):
+        store.retry(job.id, max_queued=9)
+    store.fail(job, PROBLEM)
+    assert (store.get(job.id).problem or {})["code"] == "broken"
+    retried = store.retry(job.id, max_queued=9)
+    assert retried.state is State.QUEUED
+    assert retried.problem is None
+    again = claim(store)
+    assert again.attempt == 2
+    complete(store, again)
+    with pytest.raises(WrongStateError):
+        store.retry(job.id, max_queued=9)
+
+
+def test_a_silent_workers_job_returns_to_its_place(store: JobStore, clock: Clock) -> None:
+    first, second = add(store), add(store)
+    job = claim(store)
+    clock.now += 10
+    assert store.reap(silent_for=20) == []
+    clock.now += 11
+    assert store.reap(silent_for=20) == [job.id]
+    assert store.queue() == [first.id, second.id]
+
+
+def test_a_heartbeat_keeps_a_job(store: JobStore, clock: Clock) -> None:
+    add(store)
+    job = claim(store)
+    for _ in range(10):
+        clock.now += 10
+        store.beat({job.id: job.attempt})
+    assert store.reap(silent_for=20) == []
+
+
+def test_a_dead_workers_job_need_not_wait_for_silence(store: JobStore) -> None:
+    add(store)
+    job = claim(store, "here:1")
+    add(store)
+    claim(store, "here:2")
+    assert store.workers() == {"here:1", "here:2"}
+    assert store.reap(silent_for=20, dead_workers=["here:1"]) == [job.id]
+
+
+def test_a_worker_that_was_given_up_can_change_nothing_any_more(store: JobStore) -> None:
+    add(store)
+    lost = claim(store, "here:1")
+    store.reap(silent_for=20, dead_workers=["here:1"])
+    assert store.beat({lost.id: lost.attempt}) == {lost.id: "lost"}
+    taken = claim(store, "here:2")
+    assert not store.progress(lost, stage="mask", fraction=0.9)
+    assert not complete(store, lost)
+    assert not store.fail(lost, PROBLEM)
+    assert not store.stopped(lost)
+    assert not store.give_back(lost)
+    assert store.get(taken.id).state is State.RUNNING
+    assert complete(store, taken)
+    assert not complete(store, taken)
+
+
+def test_a_job_that_kills_its_workers_fails_in_the_end(store: JobStore) -> None:
+    job = add(store)
+    for _ in range(MAX_LOST):
+        claim(store, "here:1")
+        store.reap(silent_for=20, dead_workers=["here:1"])
+    failed = store.get(job.id)
+    assert failed.state is State.FAILED
+    assert (failed.problem or {})["code"] == "worker-lost"
+
+
+def test_a_job_whose_worker_died_while_it_was_being_cancelled_is_cancelled(store: JobStore) -> None:
+    job = add(store)
+    claim(store, "here:1")
+    store.cancel(job.id)
+    store.reap(silent_for=20, dead_workers=["here:1"])
+    assert store.get(job.id).state is State.CANCELLED
+
+
+def test_a_worker_that_shuts_down_gives_its_job_back_without_blame(store: JobStore) -> None:
+    add(store)
+    for _ in range(MAX_LOST + 1):
+        assert store.give_back(claim(store))
+    assert len(store.queue()) == 1
+
+
+def test_a_deleted_job_and_its_events_are_gone(store: JobStore, url: str) -> None:
+    add(store)
+    job = claim(store)
+    store.delete(job.id)
+    with pytest.raises(JobNotFoundError):
+        store.get(job.id)
+    assert store.events(job.id) == []
+    assert store.beat({job.id: job.attempt}) == {job.id: "lost"}
+    assert not complete(store, job)
+
+
+def test_another_owners_job_is_not_found(store: JobStore) -> None:
+    job = add(store, "ann")
+    assert store.get(job.id, owner="ann").id == job.id
+    with pytest.raises(JobNotFoundError):
+        store.get(job.id, owner="bob")
+    assert store.page(owner="bob") == []
+
+
+def test_events_continue_where_a_reader_stopped(store: JobStore) -> None:
+    job = add(store)
+    running = claim(store)
+    seen = store.events(job.id)
+    assert [event.kind for event in seen] == ["state", "state"]
+    store.progress(running, stage="mask", fraction=0.1)
+    complete(store, running)
+    later = store.events(job.id, after=seen[-1].id)
+    assert [(event.kind, event.data.get("state", event.data.get("stage"))) for event in later] == [
+        ("progress", "mask"),
+        ("state", "done"),
+    ]
+    assert all(a.id < b.id for a, b in zip(seen + later, (seen + later)[1:], strict=False))
+
+
+def test_pages_run_through_all_jobs_newest_first(store: JobStore) -> None:
+    ids = [add(store).id for _ in range(5)]
+    first = store.page(limit=2)
+    rest = store.page(limit=9, before=first[-1].created_at)
+    assert [job.id for job in first + rest] == ids[::-1]
+    claim(store)
+    assert [job.id for job in store.page(state=State.RUNNING)] == [ids[0]]
+
+
+def test_counts_and_pace_come_from_the_record(store: JobStore, clock: Clock) -> None:
+    add(store)
+    add(store)
+    assert store.pace("tkd") is None
+    job = claim(store)
+    clock.now += 20
+    complete(store, job)
+    assert store.counts()[State.DONE] == 1
+    assert store.counts()[State.QUEUED] == 1
+    assert store.pace("tkd") == pytest.approx(20 / 2000, rel=0.01)
+    assert store.pace("tv") is None
+
+
+def test_what_ended_long_ago_is_found_for_retention(store: JobStore, clock: Clock) -> None:
+    add(store)
+    job = claim(store)
+    complete(store, job)
+    add(store)
+    assert store.finished_before(clock.now - 100) == []
+    assert store.finished_before(clock.now + 100) == [job.id]

@@ -1,0 +1,102 @@
+"""The store keeps what it is given, gives parts of it, and forgets completely."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from qsm_ai.storage import CHUNK, ObjectNotFoundError, Storage
+
+
+@pytest.fixture(params=["folder", "memory"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return Storage.from_url(str(tmp_path / "objects") if request.param == "folder" else "memory:///")
+
+
+def test_an_object_comes_back_as_it_was_stored(storage: Storage) -> None:
+    async def scenario() -> None:
+        await storage.put("jobs/a/uploads/0", b"phase")
+        assert await storage.get("jobs/a/uploads/0") == b"phase"
+        assert (await storage.head("jobs/a/uploads/0")).size == 5
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_is_stored_piece_by_piece_and_read_in_parts(storage: Storage, tmp_path: Path) -> None:
+    content = bytes(range(256)) * (2 * CHUNK // 256) + b"end"
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), 100_000):
+            yield content[start : start + 100_000]
+
+    async def scenario() -> None:
+        await storage.put("big", pieces())
+        assert b"".join([part async for part in storage.stream("big")]) == content
+        assert (
+            b"".join([part async for part in storage.stream("big", 5, CHUNK + 9)]) == content[5 : CHUNK + 9]
+        )
+        await storage.fetch("big", tmp_path / "copy")
+        assert (tmp_path / "copy").read_bytes() == content
+        await storage.put_file("again", tmp_path / "copy")
+        assert await storage.get("again") == content
+
+    asyncio.run(scenario())
+
+
+def test_what_is_not_there_is_said_to_be_missing(storage: Storage) -> None:
+    async def scenario() -> None:
+        with pytest.raises(ObjectNotFoundError):
+            await storage.get("nothing")
+        with pytest.raises(ObjectNotFoundError):
+            await storage.head("nothing")
+        with pytest.raises(ObjectNotFoundError):
+            _ = [part async for part in storage.stream("nothing")]
+        await storage.delete("nothing")
+
+    asyncio.run(scenario())
+
+
+def test_deleting_a_prefix_spares_its_neighbours(storage: Storage) -> None:
+    async def scenario() -> None:
+        for key in ("jobs/a/uploads/0", "jobs/a/results/1/0", "jobs/ab/uploads/0"):
+            await storage.put(key, b"x")
+        assert await storage.children("jobs") == ["a", "ab"]
+        assert await storage.delete_prefix("jobs/a") == 2
+        assert [info.key for info in await storage.entries("jobs")] == ["jobs/ab/uploads/0"]
+        assert await storage.children("jobs") == ["ab"]
+
+    asyncio.run(scenario())
+
+
+def test_a_killed_writer_leaves_nothing_behind_once_its_prefix_is_deleted(tmp_path: Path) -> None:
+    storage = Storage.from_url(str(tmp_path))
+    (tmp_path / "jobs/a").mkdir(parents=True)
+    # How the local store names a file that it has not finished.
+    (tmp_path / "jobs/a/results#1").write_bytes(b"half")
+    assert asyncio.run(storage.entries("jobs")) == []
+    assert asyncio.run(storage.children("jobs")) == ["a"]
+    asyncio.run(storage.delete_prefix("jobs/a"))
+    assert list((tmp_path / "jobs").iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../b", "a//b", "./a"])
+def test_a_key_cannot_lead_elsewhere(storage: Storage, key: str) -> None:
+    with pytest.raises(ValueError, match="key"):
+        asyncio.run(storage.put(key, b"x"))
+    with pytest.raises(ValueError, match="key"):
+        asyncio.run(storage.delete_prefix(key))
+
+
+def test_the_check_leaves_no_trace_and_tells_of_a_broken_store(tmp_path: Path) -> None:
+    storage = Storage.from_url(str(tmp_path / "objects"))
+    asyncio.run(storage.check())
+    assert [p for p in (tmp_path / "objects").rglob("*") if p.is_file()] == []
+    shutil.rmtree(tmp_path / "objects")
+    (tmp_path / "objects").mkdir()
+    (tmp_path / "objects/checks").write_text("a file where a folder must be")
+    with pytest.raises(Exception, match=r".+"):
+        asyncio.run(storage.check())
