@@ -6,7 +6,8 @@ import pytest
 
 from qsm_ai.ui.backend import Job, Problem
 from qsm_ai.ui.following import describe
-from qsm_ai.ui.notices import escape, file_size, quantity, sentence_of, time_left
+from qsm_ai.ui.job_page import summary
+from qsm_ai.ui.notices import escape, file_size, format_grid, quantity, ratio, sentence_of, time_left
 from qsm_ai.ui.result import methods_text, noise_verdict, verdict
 
 
@@ -79,3 +80,19 @@ def test_the_methods_paragraph_brings_its_citations() -> None:
         "citations": [{"number": 1, "text": "Somebody, J 2024", "doi": "10.1/x"}],
     }
     assert methods_text(report) == "Maps were made [1].\n\n[1] Somebody, J 2024. doi:10.1/x"
+
+
+def test_a_job_is_summed_up_in_a_line() -> None:
+    scan = {
+        "echo_times_ms": [4.0, 12.5],
+        "field_strength": 3.0,
+        "shape": [48, 44, 40],
+        "voxel_size": [1, 1, 1.25],
+    }
+    job = Job("1", "s", "done", parameters={"method": "tv"}, scan=scan)
+    assert summary(job) == "TV · 3 T · TE 4, 12.5 ms · 48 × 44 × 40 voxels of 1 × 1 × 1.25 mm"
+
+
+def test_grids_and_ratios() -> None:
+    assert format_grid((2, 3, 4), (0.469, 0.469, 1)) == "2 × 3 × 4 voxels of 0.469 × 0.469 × 1 mm"
+    assert [ratio(x) for x in (0.617, 1.31, 363.3)] == ["0.62", "1.3", "363"]

@@ -54,10 +54,6 @@ class TestSubmission:
         fields = Submission(files={Role.LOCAL_FIELD: [File("f.nii", b"")]}).fields()
         assert not {"te_ms", "b0", "b0_direction"} & set(fields)
 
-    def test_is_called_after_its_scan_not_after_an_echo(self) -> None:
-        assert submission().name == "sub-01_MEGRE"
-        assert Submission(files={Role.PHASE: [File("phase.nii.gz", b"")]}).name == "phase"
-
 
 class TestCommand:
     def test_repeats_the_job(self) -> None:

@@ -105,6 +105,7 @@ class Job:
     scores, timings : by name; timings in s
     warnings : what the user should know about the result
     parameters : what was asked
+    scan : what the upload was found to be
     files : (role, name) of everything that was uploaded
     artefacts : volumes
     problem : why it failed
@@ -122,6 +123,7 @@ class Job:
     timings: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    scan: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[tuple[str, str], ...] = ()
     artefacts: tuple[Artefact, ...] = ()
     problem: Problem | None = None
@@ -143,6 +145,7 @@ class Job:
             timings=document.get("timings") or {},
             warnings=tuple(document.get("warnings") or ()),
             parameters=document.get("parameters") or {},
+            scan=document["scan"],
             files=tuple((f["role"], f["name"]) for f in document.get("files") or ()),
             artefacts=tuple(Artefact.from_document(a) for a in document.get("artefacts") or ()),
             problem=Problem.from_document(problem) if problem else None,

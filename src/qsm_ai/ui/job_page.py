@@ -6,8 +6,10 @@ import streamlit as st
 
 from qsm_ai.ui import result, session
 from qsm_ai.ui.backend import Job, Problem
+from qsm_ai.ui.checks import format_times
 from qsm_ai.ui.following import follow
-from qsm_ai.ui.notices import escape, show_problem
+from qsm_ai.ui.notices import escape, format_grid, show_problem
+from qsm_ai.ui.submission import METHODS
 
 
 def page(job_id: str) -> None:
@@ -43,9 +45,9 @@ def _offer_retry(job_id: str) -> None:
 
 
 def _header(job: Job) -> None:
-    entry = session.entry(job.id)
     title, buttons = st.columns([4, 1], vertical_alignment="bottom")
-    title.title(escape(entry.name if entry else job.name), anchor=False)
+    title.title(escape(job.name), anchor=False)
+    title.caption(summary(job))
     if job.ended:
         with buttons.container(horizontal=True, horizontal_alignment="right"):
             _offer_deletion(job.id)
@@ -65,3 +67,15 @@ def _offer_deletion(job_id: str) -> None:
         st.cache_data.clear()
         session.show(None)
         st.rerun()
+
+
+def summary(job: Job) -> str:
+    """A job in one line: how, at which field, which echoes, which grid."""
+    parts = [METHODS[job.parameters["method"]][0]] if job.parameters.get("method") in METHODS else []
+    if strength := job.scan.get("field_strength"):
+        parts.append(f"{strength:g} T")
+    if times := job.scan.get("echo_times_ms"):
+        parts.append(f"TE {format_times(times)} ms")
+    if (shape := job.scan.get("shape")) and (size := job.scan.get("voxel_size")):
+        parts.append(format_grid(shape, size))
+    return " · ".join(parts)

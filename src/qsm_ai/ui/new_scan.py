@@ -18,7 +18,7 @@ from qsm_ai.ui.checks import (
     format_times,
     parse_times,
 )
-from qsm_ai.ui.notices import escape, file_size, show_problem
+from qsm_ai.ui.notices import escape, file_size, format_grid, show_problem
 from qsm_ai.ui.submission import (
     BACKGROUNDS,
     METHODS,
@@ -30,7 +30,6 @@ from qsm_ai.ui.submission import (
 from qsm_ai.ui.uploads import (
     Acquisition,
     File,
-    Header,
     Role,
     in_role,
     read_acquisition,
@@ -143,17 +142,11 @@ def _summarise(role: Role, files: list[File]) -> None:
     names = escape(files[0].name) if len(files) == 1 else f"{escape(files[0].name)} and {len(files) - 1} more"
     details = [file_size(sum(f.size for f in files))]
     if role not in {Role.SIDECAR, Role.UNUSED} and (header := read_header(files[0].content)):
-        details.insert(0, _grid(header))
+        details.insert(0, format_grid(header.shape, header.voxel_size))
         echoes = count_echoes([(f.name, read_header(f.content)) for f in files])
         if echoes and role is not Role.MASK:
             details.insert(0, "1 echo" if echoes == 1 else f"{echoes} echoes")
     st.markdown(f"{_ICONS[role]} **{_ROLE_NAMES[role]}**: {names}  \n:gray[:small[{' · '.join(details)}]]")
-
-
-def _grid(header: Header) -> str:
-    shape = " × ".join(str(n) for n in header.shape)
-    size = " × ".join(f"{edge:.3g}" for edge in header.voxel_size)
-    return f"{shape} voxels of {size} mm"
 
 
 def _explain() -> None:
@@ -304,7 +297,7 @@ def _send(submission: Submission | None, objections: list[Objection], *, has_fil
         except Problem as refused:
             problem = refused
         else:
-            session.remember(session.Entry(job.id, submission.name))
+            session.remember(session.Entry(job.id, f"{job.name} · {METHODS[submission.method][0]}"))
             session.show(job.id)
             st.session_state.pop("sample", None)
             st.session_state["uploader"] = st.session_state.get("uploader", 0) + 1

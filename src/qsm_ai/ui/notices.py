@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from qsm_ai.ui.backend import Problem
@@ -50,3 +52,14 @@ def quantity(value: float, unit: str) -> str:
     """A value with its unit, with as many digits as such maps deserve."""
     digits = {"ppm": 4, "1/s": 1}.get(unit, 3)
     return f"{value:.{digits}f} {unit}".rstrip().replace("-", "\u2212", 1)
+
+
+def format_grid(shape: Sequence[int], voxel_size: Sequence[float]) -> str:
+    """Voxels and their size in mm."""
+    voxels = " × ".join(str(n) for n in shape)
+    return f"{voxels} voxels of {' × '.join(f'{edge:.3g}' for edge in voxel_size)} mm"
+
+
+def ratio(value: float) -> str:
+    """A ratio with two significant digits, never in powers of ten."""
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"

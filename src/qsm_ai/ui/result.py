@@ -13,7 +13,7 @@ import streamlit as st
 from qsm_ai.ui import session
 from qsm_ai.ui.backend import Artefact, Job, Problem, Statistics
 from qsm_ai.ui.command import command_line
-from qsm_ai.ui.notices import escape, file_size, quantity, show_problem
+from qsm_ai.ui.notices import escape, file_size, quantity, ratio, show_problem
 from qsm_ai.ui.viewer import viewer
 
 GOOD_SCORE = 0.8
@@ -44,11 +44,11 @@ def verdict(score: float) -> str:
     return "Doubtful: the map leaves much of the measured field unexplained. Look at the residual."
 
 
-def noise_verdict(ratio: float) -> str:
+def noise_verdict(excess: float) -> str:
     """What a residual of so many times the noise means."""
-    if ratio < 1.5:
+    if excess < 1.5:
         return "Only noise is left."
-    if ratio < 10:
+    if excess < 10:
         return "A little more than noise is left."
     return "More than noise is left: anatomy, motion or a wrong mask."
 
@@ -59,8 +59,8 @@ def _scores(job: Job) -> None:
         cards.append(("Field explained", f"{score:.1%}", verdict(score), _CHECK_HELP))
     if (rms := job.scores.get("residual_rms_ppm")) is not None:
         cards.append(("Field left over", f"{rms * 1000:.2g} ppb", "Root mean square; mapped below.", None))
-    if (ratio := job.scores.get("residual_chi_square")) is not None:
-        cards.append(("Left over, over noise", f"{ratio:.2g}", noise_verdict(ratio), _NOISE_HELP))
+    if (excess := job.scores.get("residual_chi_square")) is not None:
+        cards.append(("Left over, over noise", ratio(excess), noise_verdict(excess), _NOISE_HELP))
     if job.timings:
         slowest = max(job.timings, key=lambda name: job.timings[name])
         longest = f"Longest stage: {_stage_title(slowest)}, {job.timings[slowest]:.1f} s."

@@ -53,11 +53,6 @@ def history() -> list[Entry]:
     return entries
 
 
-def entry(job_id: str) -> Entry | None:
-    """What is remembered of a job, None if it was started elsewhere."""
-    return next((e for e in history() if e.id == job_id), None)
-
-
 def remember(new: Entry) -> None:
     """Put a job on top of the history."""
     history().insert(0, new)

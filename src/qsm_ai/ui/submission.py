@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qsm_ai.ui.uploads import File, Role, stem
+from qsm_ai.ui.uploads import File, Role
 
 METHODS = {
     "qsm-vit": ("QSM-ViT", "Deep network held to the measured field. The default."),
@@ -57,13 +57,6 @@ class Submission:
     background: str = "lbv"
     phase_sign: str = "auto"
     b0_direction: tuple[float, float, float] | None = None
-
-    @property
-    def name(self) -> str:
-        """What the history calls it: the first image, without echo and part."""
-        first = next(f for role in _IMAGES for f in self.files.get(role, ()))
-        entities = [e for e in stem(first.name).split("_") if not e.startswith(("echo-", "part-"))]
-        return "_".join(entities) or first.name
 
     def parts(self) -> list[tuple[str, tuple[str, bytes, str]]]:
         """Multipart files: (field, (name, content, media type))."""
