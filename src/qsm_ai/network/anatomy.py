@@ -233,13 +233,13 @@ def paint_balls(
         voxel = base + offset
         ok = ((voxel >= 0) & (voxel < target.shape)).all(axis=1)
         distance = np.linalg.norm((voxel[ok] - centres[ok]) * h, axis=1)
-        share = np.clip((radii[ok] - distance) / width + 0.5, 0, 1) * np.minimum(1, 2 * radii[ok] / width) ** 2
+        share = (
+            np.clip((radii[ok] - distance) / width + 0.5, 0, 1) * np.minimum(1, 2 * radii[ok] / width) ** 2
+        )
         np.maximum.at(target, tuple(voxel[ok].T), share.astype(np.float32))
 
 
-def veins(
-    rng: np.random.Generator, inside: NDArray[np.bool_], voxel_size: Triple, count: int
-) -> Volume:
+def veins(rng: np.random.Generator, inside: NDArray[np.bool_], voxel_size: Triple, count: int) -> Volume:
     """Share of each voxel (X, Y, Z) that a tree of winding vessels fills."""
     share = np.zeros(inside.shape, np.float32)
     h = np.asarray(voxel_size)
@@ -277,7 +277,9 @@ def warp_labels(
     """A label map (1 mm, right-front-up, centred) with a value for each label, seen at coordinates ``c`` (mm)."""
     native = values[labels]
     where = np.stack([x + (n - 1) / 2 for x, n in zip(c, labels.shape, strict=True)])
-    return map_coordinates(native, where, order=1, mode="constant", cval=0.0, prefilter=False).astype(np.float32)
+    return map_coordinates(native, where, order=1, mode="constant", cval=0.0, prefilter=False).astype(
+        np.float32
+    )
 
 
 def surroundings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from pathlib import Path
 
@@ -75,8 +76,6 @@ SMALLEST_HALF = 1024
 
 
 def _contiguous(model: QsmVit) -> QsmVit:
-    import copy
-
     return copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload,no-any-return]
 
 
@@ -90,7 +89,9 @@ def _store_as_half(graph: onnx.ModelProto) -> None:
         values = numpy_helper.to_array(tensor).astype(np.float16)
         tensor.CopyFrom(numpy_helper.from_array(values, f"{name}.half"))
         casts.append(
-            onnx.helper.make_node("Cast", [f"{name}.half"], [name], name=f"{name}.cast", to=onnx.TensorProto.FLOAT)
+            onnx.helper.make_node(
+                "Cast", [f"{name}.half"], [name], name=f"{name}.cast", to=onnx.TensorProto.FLOAT
+            )
         )
     for node in reversed(casts):
         graph.graph.node.insert(0, node)
@@ -102,3 +103,41 @@ def load_checkpoint(path: Path, model: nn.Module | None = None) -> QsmVit:
     state = torch.load(path, map_location="cpu", weights_only=True)
     network.load_state_dict(state["average"])
     return network.eval()  # type: ignore[return-value]
+
+
+def parity(model: QsmVit, path: Path, seed: int = 0) -> dict[str, float]:
+    """How far ONNX Runtime and OpenVINO, in float32 and bfloat16, stray from PyTorch in float32 on random patches.
+
+    Parameters
+    ----------
+    model : QsmVit
+        The one that was exported.
+    path : Path
+        Of the ONNX file.
+    seed : int
+
+    Returns
+    -------
+    dict
+        Norm of the difference over the norm of the correction, for each backend that is installed.
+    """
+    from importlib.util import find_spec
+
+    shape = (1, len(CHANNELS), PATCH, PATCH, PATCH)
+    patches = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    with torch.no_grad():
+        expected = rounded_to_half(model)(torch.from_numpy(patches)).numpy()
+    answers = {}
+    if find_spec("onnxruntime"):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        answers["ONNX Runtime float32"] = session.run(None, {INPUT: patches})[0]
+    if find_spec("openvino"):
+        import openvino
+
+        for precision in ("f32", "bf16"):
+            compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+            answers[f"OpenVINO {precision}"] = compiled({INPUT: patches})[0]
+    size = float(np.linalg.norm(expected))
+    return {name: float(np.linalg.norm(answer - expected)) / size for name, answer in answers.items()}

@@ -89,7 +89,9 @@ def simulate_head(
     """
     rotation = np.eye(3) if tilt is None else tilt
     reach = np.abs(rotation.T) @ (np.array([172, 212, 182]) * scale)
-    shape = tuple(next_fast_len(int(np.ceil(r / v)), real=True) for r, v in zip(reach, voxel_size, strict=True))
+    shape = tuple(
+        next_fast_len(int(np.ceil(r / v)), real=True) for r, v in zip(reach, voxel_size, strict=True)
+    )
     c = _coordinates(shape, voxel_size, rotation)
     noise = Noise(rng, shape, voxel_size)
     width = float(np.mean(voxel_size))
@@ -239,8 +241,11 @@ def simulate_echoes(
     -------
     Echoes
     """
-    # Relative to the air around, so that the source has an end.
-    field = forward_field(head.chi - np.float32(AIR), head.voxel_size, b0_direction, margin=24)
+    # Relative to the air around, so that the source has an end; and with the partial volume that voxels have, since
+    # the steps at bone and air are a hundred times those within the brain and would ring all through it.
+    around = gaussian_filter(np.where(head.brain, 0, head.chi), rng.uniform(0.6, 1.0))
+    sources = np.where(head.brain, head.chi, around) - np.float32(AIR)
+    field = forward_field(sources, head.voxel_size, b0_direction, margin=24)
     field -= np.float32(field[head.brain].mean())
     rate = np.float32(2 * np.pi * GYROMAGNETIC_RATIO * field_strength)
     steepness = np.zeros_like(field)
@@ -267,7 +272,12 @@ def simulate_echoes(
         phases.append(np.angle(signal).astype(np.float32))
         magnitudes.append(np.abs(signal).astype(np.float32))
     return Echoes(
-        np.stack(phases), np.stack(magnitudes), echo_times, field_strength, b0_direction, field.astype(np.float32)
+        np.stack(phases),
+        np.stack(magnitudes),
+        echo_times,
+        field_strength,
+        b0_direction,
+        field.astype(np.float32),
     )
 
 

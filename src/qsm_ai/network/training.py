@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import time
 from collections.abc import Iterator
@@ -79,7 +80,9 @@ class Pool:
         """Look for new files."""
         self.files = sorted(self.directory.glob("*.npy"))
         if not self.files:
-            raise FileNotFoundError(f"no examples in {self.directory.name}: make some with `qsm-ai train pool`")
+            raise FileNotFoundError(
+                f"no examples in {self.directory.name}: make some with `qsm-ai train pool`"
+            )
 
     def crop(self, rng: np.random.Generator, edge: int) -> NDArray[np.float32]:
         """One random, randomly turned and mirrored crop (7, edge, edge, edge) that holds brain."""
@@ -202,8 +205,6 @@ class Trainer:
 
     def averaged(self) -> QsmVit:
         """The model with its averaged weights, ready to predict."""
-        import copy
-
         model = copy.deepcopy(self.model)
         model.load_state_dict(self.average)
         return model.eval()
