@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -53,7 +53,7 @@ def reconstruct(
         list[Path] | None,
         typer.Argument(
             metavar="PHASE",
-            help="One 4D NIfTI, one 3D NIfTI per echo, or a DICOM folder (or zip).",
+            help="One 4D NIfTI, one 3D NIfTI per echo, or a folder: BIDS anat, DICOM (or its zip).",
             show_default=False,
         ),
     ] = None,
@@ -108,6 +108,10 @@ def reconstruct(
             metavar="HOST:PORT", help="Run the network on this Triton (gRPC) instead of in process."
         ),
     ] = None,
+    precision: Annotated[
+        Literal["auto", "f32", "bf16"],
+        typer.Option(help="Of the network in process; auto is bf16 where the CPU has it."),
+    ] = "auto",
     name: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Stem of the results; from the phase's name when left out."),
@@ -124,8 +128,8 @@ def reconstruct(
     from qsm_ai.console import Terminal, plain_errors
 
     with plain_errors(), Terminal(quiet) as terminal, ExitStack() as held:
-        from qsm_ai.io.bids import kind_of
-        from qsm_ai.io.loading import Given, load_scan
+        from qsm_ai.io.folders import open_given
+        from qsm_ai.io.loading import load_scan
         from qsm_ai.io.outputs import require_writable, write_outputs
         from qsm_ai.reconstruction.options import Options
         from qsm_ai.reconstruction.pipeline import reconstruct as run
@@ -139,38 +143,28 @@ def reconstruct(
         require_writable(output)
         started = time.perf_counter()
         terminal.say("Reading")
-        phase, magnitude = list(phase or []), list(magnitude or [])
         if not phase and total_field is None and local_field is None:
-            phase, magnitude = give_back(magnitude)
-        phases: Sequence[Given] = phase
-        magnitudes: Sequence[Given] = magnitude
-        sidecars: Sequence[Given] = list(sidecar or [])
-        if len(phase) == 1 and (phase[0].is_dir() or kind_of(phase[0].name) == "dicom"):
-            from qsm_ai.io.dicom import convert_dicom
-
-            series = held.enter_context(convert_dicom(phase[0]))
-            phases, sidecars = series.phase, [*series.sidecars, *sidecars]
-            magnitudes = magnitudes or series.magnitude
-            name = name or series.name
+            phase, magnitude = give_back(magnitude or [])
+        given = held.enter_context(open_given(phase or [], magnitude or [], sidecar or []))
         scan = load_scan(
-            phases,
-            magnitudes,
+            given.phase,
+            given.magnitude,
             mask,
-            sidecars,
+            given.sidecars,
             te_ms=te_ms or None,
             b0=b0,
             b0_direction=b0_direction,
             total_field=total_field,
             local_field=local_field,
             phase_sign=phase_sign,  # type: ignore[arg-type]
-            name=name,
+            name=name or given.name,
         )
         timings = {"reading": time.perf_counter() - started}
         network = None
         if options.method == "qsm-vit":
             started = time.perf_counter()
             terminal.say("Loading the network")
-            network = held.enter_context(_network(triton))
+            network = held.enter_context(_network(triton, precision))
             timings["loading_network"] = time.perf_counter() - started
         result = run(scan, options, network, terminal.progress)
         terminal.say("Writing")
@@ -184,7 +178,7 @@ def reconstruct(
 
 
 @contextmanager
-def _network(triton: str | None) -> Iterator[Network]:
+def _network(triton: str | None, precision: Literal["auto", "f32", "bf16"]) -> Iterator[Network]:
     """The network on a running Triton, or in this process."""
     if triton is not None:
         import asyncio
@@ -199,7 +193,7 @@ def _network(triton: str | None) -> Iterator[Network]:
         from qsm_ai.inference.openvino import OpenVinoNetwork
         from qsm_ai.inference.repository import model_file
 
-        yield OpenVinoNetwork(model_file())
+        yield OpenVinoNetwork(model_file(), precision)
 
 
 @app.command()

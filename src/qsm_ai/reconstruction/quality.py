@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from qsm_ai.physics.dipole import forward_field
 
-GOOD_SCORE = 0.8
+GOOD_SCORE = 0.6
 """Below it a map is reported as doubtful."""
 
 MEDIAN_OF_CHI_SQUARE = 0.45494
