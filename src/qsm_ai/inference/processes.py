@@ -78,7 +78,8 @@ class Child:
     @property
     def exit_status(self) -> int | None:
         """None while it runs; 128 + number when a signal ended it."""
-        return self._process.poll()
+        status = self._process.poll()
+        return 128 - status if status is not None and status < 0 else status
 
     def tail(self, lines: int = 15) -> str:
         """The end of the log.
@@ -100,20 +101,14 @@ class Child:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
-    def stop(self) -> int:
-        """End it: SIGTERM, then SIGKILL after its grace. Safe to call again.
-
-        Returns
-        -------
-        int
-            Its exit status.
-        """
+    def stop(self) -> None:
+        """End it: SIGTERM, then SIGKILL after its grace. Safe to call again."""
         self.ask_to_stop()
         try:
-            return self._process.wait(self.grace + 5)
+            self._process.wait(self.grace + 5)
         except subprocess.TimeoutExpired:  # pragma: no cover - only if the leash itself hangs
             self._process.kill()
-            return self._process.wait()
+            self._process.wait()
         finally:
             if self._holding >= 0:
                 os.close(self._holding)

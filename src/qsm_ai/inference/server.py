@@ -211,8 +211,8 @@ class TritonServer:
         """Stop it and its stubs; safe to call again, or when it never started."""
         if self._child is None:
             return
-        status = self._child.stop()
-        if self._asked_log is None and status == 0:
+        self._child.stop()
+        if self._asked_log is None and self._child.exit_status == 0:
             self._child.log.unlink(missing_ok=True)
 
     def is_ready(self) -> bool:

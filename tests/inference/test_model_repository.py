@@ -1,0 +1,92 @@
+"""The model repository agrees with the code that feeds it and with the network that it holds."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from qsm_ai.inference.errors import ModelFileMissing
+from qsm_ai.inference.repository import MODEL, model_file, model_repository
+from qsm_ai.inference.triton import INPUT, OUTPUT
+from qsm_ai.reconstruction.inputs import CHANNELS
+from qsm_ai.reconstruction.patches import PATCH
+
+FOLDER = Path(__file__).parents[2] / "model_repository" / MODEL
+CONFIGS = [FOLDER / "config.pbtxt", *sorted((FOLDER / "configs").glob("*.pbtxt"))]
+
+
+def parsed(path: Path) -> model_config_pb2.ModelConfig:
+    return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+class TestEveryConfiguration:
+    def test_has_the_name_of_its_folder(self, path: Path) -> None:
+        assert parsed(path).name == MODEL
+
+    def test_takes_the_patches_that_the_pipeline_cuts(self, path: Path) -> None:
+        (taken,) = parsed(path).input
+        assert taken.name == INPUT
+        assert list(taken.dims) == [len(CHANNELS), PATCH, PATCH, PATCH]
+        assert taken.data_type == model_config_pb2.TYPE_FP32
+
+    def test_gives_one_correction_a_voxel(self, path: Path) -> None:
+        (given,) = parsed(path).output
+        assert given.name == OUTPUT
+        assert list(given.dims) == [1, PATCH, PATCH, PATCH]
+        assert given.data_type == model_config_pb2.TYPE_FP32
+
+    def test_joins_requests_without_a_queue_policy(self, path: Path) -> None:
+        config = parsed(path)
+        assert config.max_batch_size == 16
+        assert list(config.dynamic_batching.preferred_batch_size) == [8, 16]
+        assert 0 < config.dynamic_batching.max_queue_delay_microseconds <= 10_000
+        assert not config.dynamic_batching.HasField("default_queue_policy")
+
+
+def test_the_gpu_runs_an_engine_and_is_not_ready_before_it_ran() -> None:
+    config = parsed(FOLDER / "configs" / "tensorrt.pbtxt")
+    assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")
+    assert [group.kind for group in config.instance_group] == [model_config_pb2.ModelInstanceGroup.KIND_GPU]
+    assert sorted(warmup.batch_size for warmup in config.model_warmup) == [1, config.max_batch_size]
+    for warmup in config.model_warmup:
+        assert list(warmup.inputs[INPUT].dims) == list(config.input[0].dims)
+
+
+def test_the_cpu_runs_the_python_backend() -> None:
+    config = parsed(FOLDER / "config.pbtxt")
+    assert config.backend == "python"
+    assert config.parameters["precision"].string_value in {"auto", "f32", "bf16"}
+
+
+def test_the_weights_are_those_that_the_configuration_describes() -> None:
+    graph = onnx.load(model_file(), load_external_data=False).graph
+    sizes = {
+        tensor.name: [size.dim_value for size in tensor.type.tensor_type.shape.dim]
+        for tensor in (*graph.input, *graph.output)
+    }
+    config = parsed(FOLDER / "config.pbtxt")
+    assert sizes[INPUT][1:] == list(config.input[0].dims)
+    assert sizes[OUTPUT][1:] == list(config.output[0].dims)
+    assert not list(model_file().parent.glob("*.onnx.data"))
+
+
+class TestFindingIt:
+    def test_the_newest_version_counts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for version in ("2", "10", "draft"):
+            (tmp_path / MODEL / version).mkdir(parents=True)
+            (tmp_path / MODEL / version / "model.onnx").touch()
+        monkeypatch.setenv("QSM_MODEL_REPOSITORY", str(tmp_path))
+        assert model_file() == tmp_path / MODEL / "10" / "model.onnx"
+
+    def test_missing_weights_are_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QSM_MODEL_REPOSITORY", str(tmp_path))
+        with pytest.raises(ModelFileMissing, match="weights of qsm_vit are not there"):
+            model_file()
+
+    def test_a_missing_repository_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QSM_MODEL_REPOSITORY", str(tmp_path / "nowhere"))
+        with pytest.raises(ModelFileMissing, match="QSM_MODEL_REPOSITORY"):
+            model_repository()
