@@ -74,6 +74,7 @@ format: $(STAMPS)/test ## Format and mend what can be mended by itself
 .PHONY: docs
 docs: $(STAMPS)/test ## Write the pages that are generated from code
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python deploy/monitoring/kubernetes_rules.py
 
 .PHONY: lock
 lock: .venv-lock/.stamp ## Lock the dependencies again (make lock ARGS=--upgrade takes the newest)

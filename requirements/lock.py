@@ -30,7 +30,7 @@ def without_torch(requirements: Sequence[str]) -> list[str]:
 
 LAYERS: dict[str, list[str]] = {
     "runtime": [*PROJECT, *EXTRAS["dicom"], *EXTRAS["local"], *EXTRAS["api"], *EXTRAS["ui"]],
-    "backend": [*PROJECT, *EXTRAS["dicom"], *EXTRAS["api"]],
+    "backend": [*PROJECT, *EXTRAS["dicom"], *EXTRAS["api"], *EXTRAS["postgres"]],
     "ui": [*EXTRAS["ui"]],
     "test": [*EXTRAS["test"], *without_torch(EXTRAS["train"]), *TORCH_NEEDS],
     "reference": ["numpy", "onnxruntime"],

@@ -107,9 +107,9 @@ def test_scripts_are_executable_and_parse(script: str) -> None:
 
 @pytest.fixture
 def gpu_box(tmp_path: Path) -> dict[str, str]:
-    """A stage set for build-engine: an ONNX file, reference patches, and NVIDIA's tools as far as they are called.
+    """A stage set for build-engine: an ONNX file, reference patches, and NVIDIA's tools as far as called.
 
-    The tools themselves cannot be had without NVIDIA's image; what is tested is what we do with their answers.
+    The tools themselves cannot be had without NVIDIA's image; tested is what we do with their answers.
     """
     import struct
 

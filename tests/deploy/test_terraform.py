@@ -35,15 +35,17 @@ def aws(tool: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> C
     shutil.copytree(CLOUDS / "aws", folder / "aws", ignore=shutil.ignore_patterns(".terraform*"))
     (folder / "rc").touch()
 
+    alone = {"TF_CLI_CONFIG_FILE": str(folder / "rc"), "CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"}
+
     def run(*arguments: str) -> str:
         done = subprocess.run(
             [terraform, *arguments],
             cwd=folder / "aws",
-            env=os.environ | {"TF_CLI_CONFIG_FILE": str(folder / "rc"), "CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"},
+            env=os.environ | alone,
             capture_output=True,
             text=True,
             check=False,
-        )  # fmt: skip
+        )
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         return done.stdout
 
