@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from qsm_ai.physics.fourier import fast_shape, irfftn, pad_to, rfftn
+from qsm_ai.physics.fourier import bounding_box, fast_shape, irfftn, pad_to, rfftn
 from qsm_ai.physics.morphology import periodic_ball
 
 _THRESHOLD = 0.05
@@ -47,7 +47,7 @@ def v_sharp(
     Raises
     ------
     ValueError
-        If no radius is positive and larger than a voxel, or no ball fits into the mask.
+        If the mask is empty, no radius is as large as a voxel, or no ball fits into the mask.
 
     References
     ----------
@@ -56,32 +56,41 @@ def v_sharp(
     radii = sorted({float(r) for r in radii_mm if r >= min(voxel_size)}, reverse=True)
     if not radii:
         raise ValueError("no radius is as large as a voxel")
-    reach = tuple(int(radii[0] / h) for h in voxel_size)
-    shape = fast_shape(mask.shape, tuple(r + 1 for r in reach))
-    field = np.where(mask, total_field, np.float32(0))
+    box = bounding_box(mask)
+    inner = mask[box]
+    radii = [
+        r for r in radii if all(2 * int(r / h) < n for n, h in zip(inner.shape, voxel_size, strict=True))
+    ]
+    if not radii:
+        raise ValueError("the mask holds no ball of any of the radii")
+    shape = fast_shape(inner.shape, tuple(int(radii[0] / h) + 1 for h in voxel_size))
+    place = tuple(slice(n) for n in inner.shape)
+    field = np.where(inner, total_field[box], np.float32(0))
     field_spectrum = rfftn(pad_to(field, shape))
-    mask_spectrum = rfftn(pad_to(mask.astype(np.float32), shape))
-    x, y, z = mask.shape
+    mask_spectrum = rfftn(pad_to(inner.astype(np.float32), shape))
 
-    difference = np.zeros(mask.shape, dtype=np.float32)
-    done = np.zeros(mask.shape, dtype=np.bool_)
+    difference = np.zeros(inner.shape, dtype=np.float32)
+    done = np.zeros(inner.shape, dtype=np.bool_)
     deconvolution = None
     for radius in radii:
         ball = periodic_ball(shape, voxel_size, radius)
         count = float(ball.sum())
-        mean = rfftn(ball / np.float32(count))
-        inside = irfftn(mask_spectrum * mean, shape)[:x, :y, :z] > 1 - 0.5 / count
-        if not inside.any():
+        mean = rfftn(ball).real / np.float32(count)  # real, because a ball is symmetric
+        fits = irfftn(mask_spectrum * mean, shape)[place] > 1 - 0.5 / count
+        if not fits.any():
             continue
         if deconvolution is None:
-            deconvolution = 1 - mean.real
-        fresh = inside & ~done
+            deconvolution = 1 - mean
+        fresh = fits & ~done
         if fresh.any():
-            difference[fresh] = (field - irfftn(field_spectrum * mean, shape)[:x, :y, :z])[fresh]
+            difference[fresh] = (field - irfftn(field_spectrum * mean, shape)[place])[fresh]
             done |= fresh
     if deconvolution is None:
         raise ValueError("the mask holds no ball of any of the radii")
     inverse = np.zeros_like(deconvolution)
     np.divide(1.0, deconvolution, out=inverse, where=np.abs(deconvolution) > _THRESHOLD)
-    local = irfftn(rfftn(pad_to(difference, shape)) * inverse, shape)[:x, :y, :z]
-    return np.where(done, local, np.float32(0)).astype(np.float32, copy=False), done
+    local = np.zeros(mask.shape, dtype=np.float32)
+    eroded = np.zeros(mask.shape, dtype=np.bool_)
+    local[box] = irfftn(rfftn(pad_to(difference, shape)) * inverse, shape)[place] * done
+    eroded[box] = done
+    return local, eroded
