@@ -60,7 +60,12 @@ def test_file_sizes(size: int, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "unit", "words"),
-    [(0.04567, "ppm", "0.0457 ppm"), (-0.03, "ppm", "−0.0300 ppm"), (23.46, "1/s", "23.5 1/s")],
+    [
+        (0.04567, "ppm", "0.0457 ppm"),
+        (-0.03, "ppm", "−0.0300 ppm"),
+        (23.46, "1/s", "23.5 1/s"),
+        (-1e-9, "ppm", "0.0000 ppm"),
+    ],
 )
 def test_quantities_have_the_digits_they_deserve(value: float, unit: str, words: str) -> None:
     assert quantity(value, unit) == words

@@ -132,8 +132,9 @@ class TestRefusals:
         assert "The service cannot be reached." in page.error[0].value
         assert not page.exception
 
-    def test_a_job_that_does_not_exist_is_no_crash(self, open_page: Open, api: str) -> None:
-        page = open_page(api, job="0" * 32)
+    @pytest.mark.parametrize("job", ["0" * 32, "../../healthz", "a/b?c#d", " "])
+    def test_a_job_that_does_not_exist_is_no_crash(self, open_page: Open, api: str, job: str) -> None:
+        page = open_page(api, job=job)
         assert page.error
         assert not page.exception
         button(page, "New scan").click()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 
@@ -13,6 +14,7 @@ from qsm_ai.ui.submission import Submission
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Axis = Literal["axial", "coronal", "sagittal"]
+T = TypeVar("T")
 
 
 class Problem(Exception):  # noqa: N818 - what the API calls it
@@ -228,32 +230,31 @@ class Backend:
         answer = self._request(
             "POST", "/api/v1/reconstruct", files=submission.parts(), data=submission.fields()
         )
-        return Job.from_document(answer.json())
+        return _read(answer, Job.from_document)
 
     def job(self, job_id: str) -> Job:
         """How a job stands."""
-        return Job.from_document(self._request("GET", f"/api/v1/jobs/{job_id}").json())
+        return _read(self._request("GET", _address(job_id)), Job.from_document)
 
     def cancel(self, job_id: str) -> None:
         """Stop a job."""
-        self._request("POST", f"/api/v1/jobs/{job_id}/cancel")
-
-    def delete(self, job_id: str) -> None:
-        """Remove a job with its upload and results."""
-        self._request("DELETE", f"/api/v1/jobs/{job_id}")
+        self._request("POST", _address(job_id, "cancel"))
 
     def retry(self, job_id: str) -> None:
         """Queue a failed or cancelled job again, with the same upload."""
-        self._request("POST", f"/api/v1/jobs/{job_id}/retry")
+        self._request("POST", _address(job_id, "retry"))
+
+    def delete(self, job_id: str) -> None:
+        """Remove a job with its upload and results."""
+        self._request("DELETE", _address(job_id))
 
     def artefact(self, job_id: str, name: str) -> bytes:
         """A result file."""
-        return self._request("GET", f"/api/v1/jobs/{job_id}/artefacts/{name}").content
+        return self._request("GET", _address(job_id, "artefacts", name)).content
 
     def report(self, job_id: str) -> dict[str, Any]:
         """Parameters, versions, timings, scores and methods paragraph of a result."""
-        report: dict[str, Any] = self._request("GET", f"/api/v1/jobs/{job_id}/artefacts/report").json()
-        return report
+        return _read(self._request("GET", _address(job_id, "artefacts", "report")), dict)
 
     def statistics(
         self,
@@ -267,15 +268,15 @@ class Backend:
         sphere: dict[str, float] = {}
         if centre is not None and radius is not None:
             sphere = {**dict(zip("xyz", centre, strict=True)), "radius": radius}
-        answer = self._request("GET", f"/api/v1/jobs/{job_id}/statistics/{artefact}", params=sphere)
-        return Statistics.from_document(answer.json())
+        answer = self._request("GET", _address(job_id, "statistics", artefact), params=sphere)
+        return _read(answer, Statistics.from_document)
 
     def slice(self, job_id: str, artefact: str, axis: Axis, index: int, window: tuple[float, float]) -> bytes:
         """One slice as a grey PNG, one pixel per voxel."""
         low, high = window
         return self._request(
             "GET",
-            f"/api/v1/jobs/{job_id}/slices/{artefact}.png",
+            _address(job_id, "slices", f"{artefact}.png"),
             params={"axis": axis, "index": index, "low": low, "high": high},
         ).content
 
@@ -295,6 +296,22 @@ class Backend:
                 "Try again; if it stays so, tell whoever runs this service.",
             )
         raise Problem.from_document(document)
+
+
+def _address(job_id: str, *parts: str) -> str:
+    # The id may come from the page's address: it must not lead anywhere else.
+    return "/".join(["/api/v1/jobs", *(quote(part, safe="") for part in (job_id, *parts))])
+
+
+def _read(answer: httpx.Response, make: Callable[[Mapping[str, Any]], T]) -> T:
+    try:
+        return make(answer.json())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Problem(
+            "unreadable",
+            "The answer is not one of this service.",
+            "Check that the page's API address is right and that both are of one version.",
+        ) from error
 
 
 @contextmanager

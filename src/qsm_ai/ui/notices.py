@@ -51,7 +51,8 @@ def file_size(size: int) -> str:
 def quantity(value: float, unit: str) -> str:
     """A value with its unit, with as many digits as such maps deserve."""
     digits = {"ppm": 4, "1/s": 1}.get(unit, 3)
-    return f"{value:.{digits}f} {unit}".rstrip().replace("-", "\u2212", 1)
+    rounded = round(value, digits) + 0.0  # no minus before nothing
+    return f"{rounded:.{digits}f} {unit}".rstrip().replace("-", "\u2212", 1)
 
 
 def format_grid(shape: Sequence[int], voxel_size: Sequence[float]) -> str:

@@ -63,7 +63,7 @@ def _scores(job: Job) -> None:
         cards.append(("Left over, over noise", ratio(excess), noise_verdict(excess), _NOISE_HELP))
     if job.timings:
         slowest = max(job.timings, key=lambda name: job.timings[name])
-        longest = f"Longest stage: {_stage_title(slowest)}, {job.timings[slowest]:.1f} s."
+        longest = f"{_stage_titles(job)[slowest]} took {job.timings[slowest]:.1f} s of it."
         cards.append(("Computed in", f"{sum(job.timings.values()):.1f} s", longest, None))
     if not cards:
         return
@@ -73,8 +73,12 @@ def _scores(job: Job) -> None:
             st.caption(words)
 
 
-def _stage_title(name: str) -> str:
-    return name.replace("_", " ")
+def _stage_titles(job: Job) -> dict[str, str]:
+    try:
+        known = {stage["name"]: stage["title"] for stage in _report(job.id)["stages"]}
+    except (Problem, KeyError):
+        known = {}
+    return {name: known.get(name, name) for name in job.timings}
 
 
 _CHECK_HELP = (
@@ -94,8 +98,9 @@ def _numbers(job: Job) -> None:
         _distribution(job, volumes)
     if job.timings:
         st.subheader("Time per stage", anchor=False)
+        titles = _stage_titles(job)
         st.dataframe(
-            [{"Stage": _stage_title(name), "Seconds": s} for name, s in job.timings.items()],
+            [{"Stage": titles[name], "Seconds": seconds} for name, seconds in job.timings.items()],
             column_config={
                 "Seconds": st.column_config.ProgressColumn(
                     format="%.2f s", min_value=0, max_value=max(job.timings.values())
@@ -125,6 +130,7 @@ def _distribution(job: Job, volumes: list[Artefact]) -> None:
         st.table(rows(found, artefact.unit), border="horizontal", hide_header=True, hide_index=True)
     with chart:
         st.vega_lite_chart(_histogram(found, artefact), width="stretch")
+        st.caption("The outermost bars hold what lies below the 1st and above the 99th percentile.")
 
 
 @st.cache_data(max_entries=200, ttl=3600, show_spinner=False)
