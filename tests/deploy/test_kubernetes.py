@@ -138,8 +138,11 @@ def test_triton_is_published_nowhere(built: Callable[[str], Objects], name: str)
     services = of_kind(built(name), "Service")
     assert services["triton-is"]["spec"]["clusterIP"] == "None"
     kinds = {n: s["spec"].get("type", "ClusterIP") for n, s in services.items()}
-    # On EKS with Fargate the node's port is asked by an internal load balancer of the VPC.
-    assert {n for n, kind in kinds.items() if kind != "ClusterIP"} <= {"triton-is-node"}
+    # Where the backend is outside the cluster, Triton has an address inside the cloud's network.
+    assert {n for n, kind in kinds.items() if kind != "ClusterIP"} <= {"triton-is-node", "triton-is-internal"}
+    for service in services.values():
+        if service["spec"].get("type") == "LoadBalancer":
+            assert service["metadata"]["annotations"]["networking.gke.io/load-balancer-type"] == "Internal"
     for ingress in of_kind(built(name), "Ingress").values():
         assert "triton" not in yaml.safe_dump(ingress["spec"])
 
@@ -174,7 +177,7 @@ def test_services_policies_and_budgets_select_pods_that_exist(
     assert set(of_kind(built(name), "PodDisruptionBudget")) == set(labels)
 
 
-@pytest.mark.parametrize("name", ["eks", "eks-triton", "gke"])
+@pytest.mark.parametrize("name", ["eks", "eks-triton", "gke", "gke-triton"])
 def test_triton_has_its_gpu_and_tolerates_its_taint(built: Callable[[str], Objects], name: str) -> None:
     pod = pods(built(name))["triton-is"]
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1

@@ -1,0 +1,9 @@
+output "address" {
+  description = "Public address of the load balancer."
+  value       = google_compute_global_address.this.address
+}
+
+output "backend_service_account" {
+  description = "Identity of the backend."
+  value       = google_service_account.tier["backend"].email
+}
