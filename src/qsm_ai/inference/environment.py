@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from qsm_ai.inference.errors import RuntimeMissing
@@ -162,11 +163,16 @@ def _make(where: Path, lock_file: Path, digest: str, say: Callable[[str], None])
     say(f"Installing Triton into {where.name} (about 250 MB to fetch, once)")
     _clear(where)
     made = TritonEnvironment(where, version, library)
-    _run([python, "-m", "venv", str(where)], "Triton's environment could not be made.")
+    inside = str(where / "bin" / "python")
+    if find_spec("pip"):  # ours serves both, and the environment is made in a moment without its own
+        venv, pip = ["--without-pip"], [sys.executable, "-m", "pip", "--python", inside]
+    else:
+        venv, pip = [], [inside, "-m", "pip"]
+    _run([python, "-m", "venv", *venv, str(where)], "Triton's environment could not be made.")
     _run(
         [
-            str(where / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-            "--no-input", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(lock_file),
+            *pip, "--quiet", "--disable-pip-version-check", "--no-input", "install",
+            "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(lock_file),
         ],
         "Triton could not be installed.",
     )  # fmt: skip
