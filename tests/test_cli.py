@@ -318,9 +318,11 @@ def test_the_real_crop(method: str, out: Path) -> None:
     assert json.loads((out / "phase_qsm.json").read_text())["scores"]["physics_check"]["value"] > 0.6
 
 
-def test_dcm2niix_is_not_needed_for_nifti(files: Files, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dicom_without_dcm2niix_says_what_to_install(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "dcm2niix", None)
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    done = qsm_ai("reconstruct", files.folder, "-q", "-o", out)
+    done = qsm_ai("reconstruct", _folder(tmp_path / "dicom"), "-q", "-o", out)
     assert done.exit_code == 2
     assert "qsm-ai[dicom]" in done.stderr

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qsm_ai.io import load_scan
-from qsm_ai.sample import Sample, write_sample
+from qsm_ai.sample import Sample, simulate_sample, write_sample
 from qsm_ai.scan import Grid, OutputRefusal
 
 if TYPE_CHECKING:
@@ -65,6 +65,21 @@ def test_a_folder_that_cannot_be_made_is_refused(sample: Sample, tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputRefusal):
         write_sample(sample, tmp_path / "file")
+
+
+def test_the_simulated_head_is_the_same_every_time_and_tilted() -> None:
+    first, second = (simulate_sample(voxel_size=(4.0, 4.0, 4.0)) for _ in range(2))
+    np.testing.assert_array_equal(first.phase, second.phase)
+    np.testing.assert_array_equal(first.magnitude, second.magnitude)
+    np.testing.assert_array_equal(first.chi, second.chi)
+    assert first.phase.shape == (4, *first.grid.shape)
+    assert abs(first.grid.b0_direction[2]) < 0.99
+    litres = first.mask.sum() * 0.004**3 * 1000
+    assert 0.9 < litres < 1.8
+    inside = first.chi[first.mask]
+    assert inside.max() > 0.08
+    assert inside.min() < -0.5, "a calcification"
+    assert not first.chi[~first.mask].any()
 
 
 def _written(sample: Sample, folder: Path) -> list[Path]:

@@ -72,27 +72,29 @@ class SampleFiles:
     mask: Path
 
 
-def simulate_sample(seed: int = SEED) -> Sample:
+def simulate_sample(seed: int = SEED, voxel_size: tuple[float, float, float] = VOXEL_SIZE) -> Sample:
     """Simulate the sample scan: 3 T, four echoes, slices tilted against the field; the same every time.
 
     Parameters
     ----------
     seed : int
         Another seed is another head.
+    voxel_size : mm
 
     Returns
     -------
     Sample
     """
-    from qsm_ai.network.simulation import simulate_echoes, simulate_head
+    from qsm_ai.network.anatomy import simulate_head
+    from qsm_ai.network.simulation import simulate_echoes
 
     rng = np.random.default_rng(seed)
     tilt = Rotation.from_euler("xyz", TILT_DEGREES, degrees=True).as_matrix()
-    head = simulate_head(rng, VOXEL_SIZE, tilt=tilt, variety=0.0)
+    head = simulate_head(rng, voxel_size, tilt=tilt, calcification=True, variety=0.0)
     x, y, z = (float(v) for v in tilt[2])
     echoes = simulate_echoes(rng, head, b0_direction=(x, y, z), field_strength=3.0, echo_times=ECHO_TIMES)
     affine = np.eye(4)
-    affine[:3, :3] = tilt * np.asarray(VOXEL_SIZE)
+    affine[:3, :3] = tilt * np.asarray(voxel_size)
     affine[:3, 3] = -affine[:3, :3] @ ((np.asarray(head.chi.shape) - 1) / 2)
     nx, ny, nz = head.chi.shape
     return Sample(
