@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import struct
 import tempfile
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -255,6 +257,25 @@ def test_an_upload_that_breaks_off_leaves_nothing(backend: Any, client: Any) -> 
         client.post("/api/v1/reconstruct", content=body, headers=headers), 400, "malformed-upload"
     )
     require_nothing_left(backend, client)
+
+
+def test_a_client_that_hangs_up_leaves_nothing(backend: Any, client: Any) -> None:
+    head = (
+        f"POST /api/v1/reconstruct HTTP/1.1\r\nHost: {backend.url[7:]}\r\nContent-Length: 9000000\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+        '--x\r\nContent-Disposition: form-data; name="phase"; filename="p.nii"\r\n\r\n'
+    )
+    deadline = time.monotonic() + 20
+    with socket.create_connection(("127.0.0.1", backend.port)) as connection:
+        connection.sendall(head.encode() + bytes(3 << 20))
+        while not backend.files:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    while backend.files:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    require_nothing_left(backend, client)
+    assert '"request.error"' not in backend.log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qsm_ai.inference.environment import triton_environment
 from qsm_ai.inference.server import TritonServer
 from qsm_ai.io.loading import load_scan
 from qsm_ai.reconstruction.options import Options

@@ -8,6 +8,7 @@ import time
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qsm_ai.api.problems import problem_response
@@ -65,6 +66,8 @@ class RequestMiddleware:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            log.info("request.aborted")
         except Exception as error:  # the last place where a defect can still become an answer
             log.exception("request.error", error=type(error).__name__)
             if status == 0:

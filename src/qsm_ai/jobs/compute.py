@@ -195,6 +195,8 @@ def _log_defect(error: Exception) -> None:
 
 def main() -> None:
     """Serve until the input closes."""
+    # The server answers first, then we compute.
+    os.nice(5)
     # Libraries print what they like; only we may write to the channel.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

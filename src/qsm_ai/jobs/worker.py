@@ -202,7 +202,7 @@ class Worker:
                 self._observer.job_ended(state, job.method, seconds, code)
             logger.info(
                 "job.ended",
-                state=state.value if state else "given back",
+                state=state.value if state else "let go",
                 seconds=round(seconds, 3),
                 problem=code,
             )

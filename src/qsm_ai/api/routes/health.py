@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from qsm_ai import __version__
 from qsm_ai.api.context import InContext
@@ -43,4 +44,4 @@ async def readiness(context: InContext, response: Response) -> Readiness:
 async def metrics(context: InContext) -> Response:
     """Requests, jobs, stages, refusals and scores, in Prometheus' text format."""
     text = await asyncio.to_thread(context.metrics.render)
-    return Response(text, media_type="text/plain; version=1.0.0; charset=utf-8")
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -95,7 +95,7 @@ async def follow_job(
     context: InContext,
     last_event_id: Annotated[str | None, Header(max_length=20)] = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Server-sent events: `state` and `progress`, each with the job as data; the stream ends with the job.
+    """Server-sent events `state` (state, problem) and `progress` (stage, fraction, note), until the job ends.
 
     A comment comes every 15 s while nothing happens. `Last-Event-ID` continues where a broken stream ended.
     """
