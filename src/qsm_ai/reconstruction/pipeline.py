@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_ai.physics.background import lbv
-from qsm_ai.physics.field_mapping import fit_field
+from qsm_ai.physics.field_mapping import fit_field, reliable
 from qsm_ai.physics.inversion import Inverter, tikhonov, tkd
 from qsm_ai.physics.laplacian_unwrapping import unwrap_laplacian
 from qsm_ai.physics.masking import brain_mask
@@ -272,6 +272,8 @@ def _background(work: _Work) -> None:
         work.volumes["total_field"] = work.crop(work.scan.total_field) * work.volumes["mask"]  # type: ignore[arg-type]
     total, mask = work.volumes["total_field"], work.volumes["mask"]
     voxel_size, b0_direction = work.geometry
+    if "field_error" in work.volumes:
+        mask = work.valid = reliable(work.volumes["field_error"], mask)
     if work.options.background == "lbv":
         work.volumes["local_field"] = lbv(total, mask, voxel_size)
     elif work.options.background == "pdf":
@@ -288,9 +290,7 @@ def _inversion(work: _Work) -> None:
     voxel_size, b0_direction = work.geometry
     method = work.options.method
     if method == "qsm-vit":
-        error = work.volumes.get("field_error", mask * np.float32(TYPICAL_FIELD_ERROR))
-        work.inverter = Inverter(local, voxel_size, b0_direction)
-        work.network_inputs, work.closed_form, work.scale = network_inputs(work.inverter, error, mask)
+        _prepare(work)
         return
     if method == "tkd":
         chi = tkd(local, mask, voxel_size, b0_direction)
@@ -302,29 +302,61 @@ def _inversion(work: _Work) -> None:
 
 
 def _network(work: _Work) -> None:
+    """Predict, and, where the background was removed here, predict again with a better rim.
+
+    The Laplacian boundary value method has to assume a local field of zero on the rim of the mask. The first
+    map tells what it really is there, so that the second starts from a better local field.
+    """
+    mask = work.volumes["mask"]
+    again = work.options.background == "lbv" and work.scan.local_field is None
+    passes = 2 if again else 1
+    work.prior = _predict(work, 0, passes)
+    if again:
+        assert work.inverter is not None  # noqa: S101 - the stage before made it
+        rim = work.inverter.forward(reference(work.prior, mask, "mean"))
+        local = lbv(work.volumes["total_field"], work.valid, work.scan.grid.voxel_size, rim)
+        work.volumes["local_field"] = local
+        _prepare(work)
+        work.prior = _predict(work, 1, passes)
+
+
+def _prepare(work: _Work) -> None:
+    """Closed-form maps and network inputs of the local field as it is now."""
+    mask = work.valid
+    error = work.volumes.get("field_error", mask * np.float32(TYPICAL_FIELD_ERROR))
+    work.inverter = Inverter(work.volumes["local_field"], *work.geometry)
+    work.network_inputs, work.closed_form, work.scale = network_inputs(work.inverter, error, mask)
+
+
+def _predict(work: _Work, turn: int, passes: int) -> Volume:
+    """The network's map, ppm: the closed-form one and its correction, patch by patch."""
     assert work.network is not None  # noqa: S101 - reconstruct() sees to it
-    assert work.network_inputs is not None  # noqa: S101
+    assert work.network_inputs is not None  # noqa: S101 - the stage before made them
     assert work.closed_form is not None  # noqa: S101
-    plan = plan_patches(work.valid)
-    correction = np.zeros(work.valid.shape, dtype=np.float32)
-    work.reporter.step(0.0, f"patch 0 of {len(plan)}")
+    mask = work.volumes["mask"]
+    plan = plan_patches(mask)
+    total = passes * len(plan)
+    correction = np.zeros(mask.shape, dtype=np.float32)
+    work.reporter.step(turn / passes, f"patch {turn * len(plan)} of {total}")
     for batch in plan.batches(PATCHES_AT_ONCE):
 
         def on_patch(done: int, first: int = batch.start) -> None:
-            count = first + done
-            work.reporter.step(count / len(plan), f"patch {count} of {len(plan)}")
+            count = turn * len(plan) + first + done
+            work.reporter.step(count / total, f"patch {count} of {total}")
 
         corrections = work.network.predict(plan.cut(work.network_inputs, batch), on_patch)
         plan.blend(corrections, correction, batch)
-    work.prior = (work.closed_form + np.float32(work.scale) * correction) * work.valid
+    chi: Volume = (work.closed_form + np.float32(work.scale) * correction) * mask
     work.network_inputs = work.closed_form = None
+    return chi
 
 
 def _consistency(work: _Work) -> None:
     assert work.prior is not None  # noqa: S101 - the stage before made it
     assert work.inverter is not None  # noqa: S101
-    chi = work.inverter.consistency(work.prior, CONSISTENCY_WEIGHT)
-    work.volumes["chi"] = reference(chi, work.valid, work.options.reference)
+    mask = work.volumes["mask"]
+    chi = work.inverter.consistency(work.prior, CONSISTENCY_WEIGHT) * mask
+    work.volumes["chi"] = reference(chi, mask, work.options.reference)
     work.prior = work.inverter = None
 
 
