@@ -1,4 +1,4 @@
-"""Training examples: invented scans that went through the product's own field mapping and background removal."""
+"""Training examples: invented scans that went through our own field mapping and background removal."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from qsm_ai.network.anatomy import Triple, Volume, random_rotation
-from qsm_ai.network.simulation import known_turns, random_direction, simulate_echoes, simulate_head
+from qsm_ai.network.anatomy import Head, simulate_head
+from qsm_ai.network.geometry import Triple, Volume, bounding_box, random_direction, random_rotation
+from qsm_ai.network.simulation import Echoes, known_turns, simulate_echoes
 from qsm_ai.physics.background import lbv
 from qsm_ai.physics.dipole import forward_field
 from qsm_ai.physics.field_mapping import fit_field, reliable
@@ -20,6 +21,13 @@ from qsm_ai.physics.unwrapping import unwrap_echoes
 from qsm_ai.reconstruction.inputs import network_inputs
 
 MARGIN = 4
+"""Voxels left around the brain."""
+
+LARGEST_STORED = 6e4
+"""Values beyond it are cut before they are stored as float16, which ends at 65504."""
+
+TRUST_IN_LOST_FIELD = 0.2
+"""Weight of voxels whose field was lost."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Example:
     Attributes
     ----------
     inputs : (5, X, Y, Z) float32
+        See ``reconstruction.inputs``.
     target : (X, Y, Z) float32
         The correction to the finer inversion, in units of ``scale``.
     weight : (X, Y, Z) float32
@@ -43,7 +52,18 @@ class Example:
 
 
 def load_labels(path: Path) -> NDArray[np.int16]:
-    """FreeSurfer labels (X, Y, Z) of a head at 1 mm, right-front-up, cropped to what is labelled."""
+    """Read FreeSurfer labels of a head.
+
+    Parameters
+    ----------
+    path : Path
+        NIfTI at 1 mm.
+
+    Returns
+    -------
+    (L, M, N) int16
+        Right-front-up, cropped to what is labelled.
+    """
     image = nib.as_closest_canonical(nib.load(path))  # type: ignore[no-untyped-call]
     labels = np.asarray(image.dataobj).astype(np.int16)
     found = np.argwhere(labels > 0)
@@ -52,11 +72,12 @@ def load_labels(path: Path) -> NDArray[np.int16]:
 
 
 def random_voxel(rng: np.random.Generator) -> Triple:
-    """Voxel size, mm: 0.85 to 1.9, half of the time longer along one axis."""
+    """Draw a voxel size, mm: 0.85 to 1.6, half of the time up to twice as long along one axis."""
     size = np.full(3, np.exp(rng.uniform(np.log(0.85), np.log(1.6))))
     if rng.random() < 0.5:
         size[rng.integers(3)] *= rng.uniform(1, 2)
-    return tuple(float(s) for s in size)  # type: ignore[return-value]
+    x, y, z = (float(s) for s in size)
+    return x, y, z
 
 
 def random_example(rng: np.random.Generator, labels: NDArray[np.int16] | None) -> Example:
@@ -65,14 +86,35 @@ def random_example(rng: np.random.Generator, labels: NDArray[np.int16] | None) -
     Parameters
     ----------
     rng : numpy Generator
-    labels : (X, Y, Z) int or None
+    labels : (L, M, N) int or None
         Anatomy of a real head, used for some of the examples.
 
     Returns
     -------
     Example
     """
-    voxel_size = random_voxel(rng)
+    head, echoes = random_scan(rng, random_voxel(rng), labels)
+    return prepare_example(rng, head, echoes)
+
+
+def random_scan(
+    rng: np.random.Generator, voxel_size: Triple, labels: NDArray[np.int16] | None
+) -> tuple[Head, Echoes]:
+    """Invent a head and scan it with a protocol that a scanner might have.
+
+    Parameters
+    ----------
+    rng : numpy Generator
+    voxel_size : mm
+    labels : (L, M, N) int or None
+        Anatomy of a real head, used half of the time.
+
+    Returns
+    -------
+    head : Head
+    echoes : Echoes
+        One to eight of them, at 1.5, 3 or 7 T, at any tilt, with an SNR of 20 to 300.
+    """
     head = simulate_head(
         rng,
         voxel_size,
@@ -93,6 +135,28 @@ def random_example(rng: np.random.Generator, labels: NDArray[np.int16] | None) -
         echo_times=tuple(float(t) for t in np.linspace(first, last, count)),
         snr=float(np.exp(rng.uniform(np.log(20), np.log(300)))),
     )
+    return head, echoes
+
+
+def prepare_example(rng: np.random.Generator, head: Head, echoes: Echoes) -> Example:
+    """Take a scan through unwrapping, field mapping and background removal, as the pipeline does.
+
+    What users bring differs: some of the masks are a little too small or too large, some of the phases are
+    unwrapped by our own path following instead of the truth, and some of the boundary values are better than
+    zero.
+
+    Parameters
+    ----------
+    rng : numpy Generator
+    head : Head
+    echoes : Echoes
+        Of this head.
+
+    Returns
+    -------
+    Example
+        Cropped to the mask with a margin.
+    """
     mask = head.brain
     draw = rng.random()
     if draw < 0.25:
@@ -104,35 +168,29 @@ def random_example(rng: np.random.Generator, labels: NDArray[np.int16] | None) -
         unwrapped = unwrap_echoes(echoes.phase, echoes.magnitude, mask, echoes.echo_times)
     else:
         unwrapped = known_turns(echoes)
-    fit = fit_field(unwrapped, echoes.magnitude, mask, echoes.echo_times, field_strength)
+    fit = fit_field(unwrapped, echoes.magnitude, mask, echoes.echo_times, echoes.field_strength)
     sure = reliable(fit.standard_error, mask)
     inside = np.where(mask, head.chi - head.chi[mask & head.brain].mean(), 0).astype(np.float32)
-    # How much of the boundary error is left: all of it in a first pass, less in a second, none with a true field.
+    # How much of the boundary error is left: all in a first pass, less in a second, none with a true field.
     left = float(rng.choice([1.0, rng.random(), 0.0], p=[0.5, 0.35, 0.15]))
     rim = None
     if left < 1:
-        rim = np.float32(1 - left) * forward_field(inside, voxel_size, direction, margin=24)
-    local = lbv(fit.total_field, sure, voxel_size, rim)
+        rim = np.float32(1 - left) * forward_field(inside, head.voxel_size, echoes.b0_direction, margin=24)
+    local = lbv(fit.total_field, sure, head.voxel_size, rim)
 
-    box = _box(mask, MARGIN)
-    inverter = Inverter(local[box], voxel_size, direction)
+    box = bounding_box(mask, MARGIN)
+    if box is None:
+        raise ValueError("nothing of the brain is left in the mask")
+    inverter = Inverter(local[box], head.voxel_size, echoes.b0_direction)
     inputs, finer, scale = network_inputs(inverter, fit.standard_error[box], sure[box])
     # Bone and air that a poor mask took in are nobody's to predict.
-    weight = (mask & head.brain)[box] * np.where(sure[box], np.float32(1), np.float32(0.2))
+    weight = (mask & head.brain)[box] * np.where(sure[box], np.float32(1), np.float32(TRUST_IN_LOST_FIELD))
     target = (inside[box] - finer) / np.float32(scale) * mask[box]
     return Example(inputs, target.astype(np.float32), weight.astype(np.float32), scale)
 
 
-def _box(mask: NDArray[np.bool_], margin: int) -> tuple[slice, ...]:
-    slices = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        slices.append(slice(max(int(hit[0]) - margin, 0), int(hit[-1]) + 1 + margin))
-    return tuple(slices)
-
-
 def write_pool(directory: Path, seeds: range, labels: NDArray[np.int16] | None) -> int:
-    """Write examples, one file a seed, skipping those already there.
+    """Write examples, one file a seed, skipping those already there and those that are not finite.
 
     Parameters
     ----------
@@ -158,7 +216,7 @@ def write_pool(directory: Path, seeds: range, labels: NDArray[np.int16] | None) 
             continue
         partial = path.with_suffix(".part")
         with partial.open("wb") as file:
-            np.save(file, np.clip(stack, -6e4, 6e4).astype(np.float16))
+            np.save(file, np.clip(stack, -LARGEST_STORED, LARGEST_STORED).astype(np.float16))
         partial.rename(path)
         written += 1
     return written
