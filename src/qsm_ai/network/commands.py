@@ -17,72 +17,114 @@ VALIDATION_SEED = 900_000
 VALIDATION_EXAMPLES = 10
 ENOUGH_TO_BEGIN = 8
 
+INTERRUPTED = 130
+
 
 @app.command()
 def train(
-    directory: Annotated[Path, typer.Option(help="Checkpoint, curve and examples live here.")] = Path(
-        "runs/default"
-    ),
-    steps: Annotated[int, typer.Option(help="Steps in all, those already done counted.")] = 4000,
+    directory: Annotated[
+        Path, typer.Option(file_okay=False, help="Checkpoint, curve and examples live here.")
+    ] = Path("runs/default"),
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all, those already done counted.")] = 4000,
     decay: Annotated[
-        int, typer.Option(help="Over how many of the last steps the learning rate falls.")
+        int, typer.Option(min=0, help="Over how many of the last steps the learning rate falls.")
     ] = 1500,
-    batch: Annotated[int, typer.Option(help="Crops a step.")] = 2,
+    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 2,
+    crop: Annotated[int, typer.Option(min=8, help="Edge of a crop, voxels; a multiple of 8.")] = 64,
+    large_crop: Annotated[
+        int, typer.Option(min=8, help="Edge of the crop that one step in five takes instead, alone.")
+    ] = 96,
     rate: Annotated[float, typer.Option(help="Learning rate of the plateau.")] = 1e-3,
-    examples: Annotated[int, typer.Option(help="Invented scans to learn from.")] = 400,
+    examples: Annotated[int, typer.Option(min=1, help="Invented scans to learn from.")] = 400,
     pool: Annotated[
-        Path | None, typer.Option(help="Folder of examples; DIRECTORY/pool when left out.")
+        Path | None,
+        typer.Option(file_okay=False, help="Folder of examples; DIRECTORY/pool when left out."),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="FreeSurfer labels of a head at 1 mm: its anatomy joins the invented ones."),
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="FreeSurfer labels of a head at 1 mm: its anatomy joins the invented ones.",
+        ),
     ] = None,
-    makers: Annotated[int, typer.Option(help="Processes that make examples meanwhile.")] = 1,
-    threads: Annotated[int, typer.Option(help="CPU threads of the training itself; 0 for all.")] = 0,
-    seed: Annotated[int, typer.Option()] = 0,
+    makers: Annotated[int, typer.Option(min=1, help="Processes that make examples meanwhile.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of the training; 0 for all.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> None:
-    """Train QSM-ViT, or go on training where a checkpoint lies."""
+    """Train QSM-ViT on invented scans, or go on where a checkpoint lies."""
+    for option, edge in (("--crop", crop), ("--large-crop", large_crop)):
+        if edge % 8:
+            raise typer.BadParameter(f"{edge} is not a multiple of 8.", param_hint=option)
     import torch
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from qsm_ai.network.training import Plan, Pool, Trainer
 
     folder = pool or directory / "pool"
+    console = Console(stderr=True)
     workers = _start_makers(folder, examples, labels, makers)
     try:
-        _wait_for_examples(folder / "train", min(ENOUGH_TO_BEGIN, examples), workers)
-        _wait_for_examples(folder / "validation", 1, workers)
+        with console.status("Making the first examples"):
+            _wait_for_examples(folder / "train", min(ENOUGH_TO_BEGIN, examples), workers)
+            _wait_for_examples(folder / "validation", 1, workers)
         if threads:
             torch.set_num_threads(threads)
-        plan = Plan(steps=steps, decay=decay, batch=batch, rate=rate, seed=seed)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        trainer = Trainer(plan, directory, device)
+        plan = Plan(
+            steps=steps, decay=decay, batch=batch, crop=crop, large_crop=large_crop, rate=rate, seed=seed
+        )
+        trainer = Trainer(plan, directory, "cuda" if torch.cuda.is_available() else "cpu")
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-        with Progress(*columns) as bar:
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
             task = bar.add_task("training", total=steps, completed=trainer.step)
             for row in trainer.run(Pool(folder / "train"), Pool(folder / "validation")):
                 said = f"step {row['step']:.0f}  loss {row['loss']:.4f}  validation {row['nrmse']:.1f} %"
                 bar.update(task, completed=row["step"], description=said)
+                if not console.is_terminal:
+                    typer.echo(said)
+    except KeyboardInterrupt:
+        typer.echo("Stopped. The same command goes on from the last checkpoint.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     finally:
         for worker in workers:
             worker.terminate()
+            worker.join()
+    typer.echo(f"{trainer.step} steps done: {directory / 'checkpoint.pt'}")
 
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt of a training.", show_default=False)],
-    onnx: Annotated[Path, typer.Argument(help="The ONNX file to write.")] = Path(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help="checkpoint.pt of a training.", show_default=False),
+    ],
+    onnx: Annotated[Path, typer.Argument(dir_okay=False, help="The ONNX file to write.")] = Path(
         "model_repository/qsm_vit/1/model.onnx"
     ),
 ) -> None:
-    """Export the averaged weights of a checkpoint to ONNX, and compare what both compute."""
-    from qsm_ai.network.export import export_onnx, load_checkpoint, parity
+    """Export a checkpoint's averaged weights to ONNX, unless what is computed from it differs."""
+    from qsm_ai.network.export import export_onnx, load_checkpoint, parity, too_far
 
-    model = load_checkpoint(checkpoint)
-    export_onnx(model, onnx)
+    try:
+        model = load_checkpoint(checkpoint)
+    except Exception:
+        raise typer.BadParameter(f"{checkpoint.name} is no checkpoint of QSM-ViT.") from None
+    candidate = onnx.with_name(f".{onnx.stem}.candidate.onnx")
+    try:
+        export_onnx(model, candidate)
+        differences = parity(model, candidate)
+        for backend, difference in differences.items():
+            typer.echo(f"{backend:24} {difference:.1e} of the correction")
+        if strays := too_far(differences):
+            typer.echo(
+                f"{' and '.join(strays)} compute something else; {onnx.name} stays as it was.", err=True
+            )
+            raise typer.Exit(1)
+        candidate.replace(onnx)
+    finally:
+        candidate.unlink(missing_ok=True)
     typer.echo(f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB")
-    for backend, difference in parity(model, onnx).items():
-        typer.echo(f"{backend:24} {difference:.2e} of the correction")
 
 
 def _start_makers(pool: Path, examples: int, labels: Path | None, makers: int) -> list[BaseProcess]:
@@ -107,7 +149,14 @@ def _make(directory: Path, seeds: range, labels: Path | None) -> None:
 
 
 def _wait_for_examples(directory: Path, count: int, makers: list[BaseProcess]) -> None:
-    while len(list(directory.glob("*.npy"))) < count:
-        if all(not maker.is_alive() for maker in makers):
-            raise typer.BadParameter(f"No examples could be made in {directory}: is there space on the disk?")
-        time.sleep(0.5)
+    """Until there are ``count`` files, or at least one and nobody left who makes more."""
+    while True:
+        working = any(maker.is_alive() for maker in makers)
+        found = len(list(directory.glob("*.npy")))
+        if found >= count or (found and not working):
+            return
+        if not working:
+            raise typer.BadParameter(
+                f"No examples could be made in {directory}: is there space on the disk?", param_hint="--pool"
+            )
+        time.sleep(0.2)

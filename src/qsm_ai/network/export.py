@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from torch import nn
 
 from qsm_ai.network.qsm_vit import QsmVit
 from qsm_ai.reconstruction.inputs import CHANNELS
@@ -18,9 +18,16 @@ from qsm_ai.reconstruction.patches import PATCH
 
 OPSET = 18
 INPUT, OUTPUT = "patches", "correction"
+LARGEST_BATCH = 64
+
+LARGEST_F32, LARGEST_BF16 = 1e-4, 0.02
+"""How far a backend may stray from PyTorch in float32, as a share of the correction."""
+
+SMALLEST_HALF = 1024
+"""Weights with fewer values stay float32 in the file: biases and norms cost nothing."""
 
 
-def export_onnx(model: QsmVit, path: Path, *, half_weights: bool = True) -> Path:
+def export_onnx(model: QsmVit, path: Path, *, half_weights: bool = True, edge: int = PATCH) -> Path:
     """Write a model as ONNX with a free batch size and fixed patches.
 
     Parameters
@@ -30,13 +37,15 @@ def export_onnx(model: QsmVit, path: Path, *, half_weights: bool = True) -> Path
         Of the file, weights inside.
     half_weights : bool
         Store large weights as float16 and cast them back on loading: half the size, arithmetic unchanged.
+    edge : int
+        Of a patch, voxels, a multiple of eight; servers expect the default.
 
     Returns
     -------
     Path
     """
     model = _contiguous(model)
-    example = torch.zeros(2, len(CHANNELS), PATCH, PATCH, PATCH)
+    example = torch.zeros(2, len(CHANNELS), edge, edge, edge)
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.onnx"
         torch.onnx.export(
@@ -47,7 +56,7 @@ def export_onnx(model: QsmVit, path: Path, *, half_weights: bool = True) -> Path
             output_names=[OUTPUT],
             opset_version=OPSET,
             dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)},),
             external_data=False,
             verbose=False,
         )
@@ -63,16 +72,22 @@ def export_onnx(model: QsmVit, path: Path, *, half_weights: bool = True) -> Path
 
 
 def rounded_to_half(model: QsmVit) -> QsmVit:
-    """The model with the weights that a half-precision file holds: what the ONNX file is compared with."""
+    """Copy a model with the weights that a half-precision file holds: what the ONNX file is compared with.
+
+    Parameters
+    ----------
+    model : QsmVit
+
+    Returns
+    -------
+    QsmVit
+    """
     model = _contiguous(model)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.numel() >= SMALLEST_HALF:
                 parameter.copy_(parameter.half().float())
     return model
-
-
-SMALLEST_HALF = 1024
 
 
 def _contiguous(model: QsmVit) -> QsmVit:
@@ -97,39 +112,50 @@ def _store_as_half(graph: onnx.ModelProto) -> None:
         graph.graph.node.insert(0, node)
 
 
-def load_checkpoint(path: Path, model: nn.Module | None = None) -> QsmVit:
-    """The averaged weights of a training checkpoint."""
-    network = model or QsmVit(len(CHANNELS))
+def load_checkpoint(path: Path) -> QsmVit:
+    """Read the averaged weights of a training checkpoint.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    QsmVit
+        Of the architecture that was trained; the default one where the checkpoint does not say.
+    """
     state = torch.load(path, map_location="cpu", weights_only=True)
-    network.load_state_dict(state["average"])
-    return network.eval()  # type: ignore[return-value]
+    model = QsmVit(**state.get("architecture", {"channels": len(CHANNELS)}))
+    model.load_state_dict(state["average"])
+    return model.eval()
 
 
-def parity(model: QsmVit, path: Path, seed: int = 0) -> dict[str, float]:
-    """How far ONNX Runtime and OpenVINO, in float32 and bfloat16, stray from PyTorch in float32 on random patches.
+def parity(model: QsmVit, path: Path, *, edge: int = PATCH, seed: int = 0) -> dict[str, float]:
+    """Compare what ONNX Runtime and OpenVINO make of an exported file with PyTorch, on a random patch.
 
     Parameters
     ----------
     model : QsmVit
-        The one that was exported.
+        The one that was exported, with half-precision weights.
     path : Path
         Of the ONNX file.
+    edge : int
+        Of a patch, voxels, as exported.
     seed : int
 
     Returns
     -------
     dict
-        Norm of the difference over the norm of the correction, for each backend that is installed.
+        Norm of the difference over the norm of the correction, for each backend installed, OpenVINO in
+        float32 and in bfloat16.
     """
-    from importlib.util import find_spec
-
-    shape = (1, len(CHANNELS), PATCH, PATCH, PATCH)
+    shape = (1, len(CHANNELS), edge, edge, edge)
     patches = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
     with torch.no_grad():
         expected = rounded_to_half(model)(torch.from_numpy(patches)).numpy()
     answers = {}
     if find_spec("onnxruntime"):
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         answers["ONNX Runtime float32"] = session.run(None, {INPUT: patches})[0]
@@ -139,5 +165,12 @@ def parity(model: QsmVit, path: Path, seed: int = 0) -> dict[str, float]:
         for precision in ("f32", "bf16"):
             compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": precision})
             answers[f"OpenVINO {precision}"] = compiled({INPUT: patches})[0]
-    size = float(np.linalg.norm(expected))
+    # An untrained network corrects nothing.
+    size = float(np.linalg.norm(expected)) or 1.0
     return {name: float(np.linalg.norm(answer - expected)) / size for name, answer in answers.items()}
+
+
+def too_far(differences: dict[str, float]) -> list[str]:
+    """Name the backends whose answers are further from PyTorch's than their precision explains."""
+    limits = {name: LARGEST_BF16 if name.endswith("bf16") else LARGEST_F32 for name in differences}
+    return [name for name, difference in differences.items() if not difference <= limits[name]]

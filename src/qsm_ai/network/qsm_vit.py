@@ -10,21 +10,48 @@ SLOPE = 0.1
 
 
 def space_to_depth(x: Tensor) -> Tensor:
-    """(N, C, X, Y, Z) → (N, 8·C, X/2, Y/2, Z/2): each block of eight voxels becomes channels."""
+    """Make channels of each block of eight voxels.
+
+    Parameters
+    ----------
+    x : (N, C, X, Y, Z)
+        Edges even.
+
+    Returns
+    -------
+    (N, 8·C, X/2, Y/2, Z/2)
+    """
     n, c, i, j, k = x.shape
     x = x.reshape(n, c, i // 2, 2, j // 2, 2, k // 2, 2)
     return x.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(n, 8 * c, i // 2, j // 2, k // 2)
 
 
 def depth_to_space(x: Tensor) -> Tensor:
-    """(N, 8·C, X, Y, Z) → (N, C, 2·X, 2·Y, 2·Z), the inverse of :func:`space_to_depth`."""
+    """Make blocks of eight voxels of the channels: the inverse of :func:`space_to_depth`.
+
+    Parameters
+    ----------
+    x : (N, 8·C, X, Y, Z)
+
+    Returns
+    -------
+    (N, C, 2·X, 2·Y, 2·Z)
+    """
     n, c, i, j, k = x.shape
     x = x.reshape(n, c // 8, 2, 2, 2, i, j, k)
     return x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(n, c // 8, 2 * i, 2 * j, 2 * k)
 
 
 class Residual(nn.Module):
-    """Two convolutions beside an identity. Nothing is normalised: statistics of a patch would bend quantities."""
+    """Two convolutions beside an identity.
+
+    Nothing is normalised: the statistics of a patch would bend quantities.
+
+    Parameters
+    ----------
+    width : int
+        Channels.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -35,11 +62,21 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, X, Y, Z) → the same shape."""
-        return x + self.second(F.leaky_relu(self.first(F.leaky_relu(x, SLOPE)), SLOPE))
+        correction: Tensor = self.second(F.leaky_relu(self.first(F.leaky_relu(x, SLOPE)), SLOPE))
+        return x + correction
 
 
 class Transformer(nn.Module):
-    """A transformer block; a depthwise convolution tells tokens where they are, on a grid of any size."""
+    """A transformer block; a depthwise convolution tells tokens where they are, on a grid of any size.
+
+    Each token is normalised by itself, so that neighbours and other patches have no say in it.
+
+    Parameters
+    ----------
+    width : int
+        Channels, a multiple of ``heads``.
+    heads : int
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -65,14 +102,15 @@ class Transformer(nn.Module):
         attended = F.scaled_dot_product_attention(q, key, value)
         tokens = tokens + self.project(attended.transpose(1, 2).reshape(n, -1, c))
         tokens = tokens + self.contract(F.gelu(self.expand(self.norm_mlp(tokens)), approximate="tanh"))
-        return tokens.transpose(1, 2).reshape(n, c, i, j, k)
+        volume: Tensor = tokens.transpose(1, 2).reshape(n, c, i, j, k)
+        return volume
 
 
 class QsmVit(nn.Module):
     """Predicts the correction to a closed-form susceptibility map.
 
-    Space to depth by 2; convolutions at 1/2 and 1/4 resolution; a transformer at 1/8; the way back up with skip
-    connections; depth to space.
+    Space to depth by 2; convolutions at 1/2 and 1/4 resolution; a transformer at 1/8; the way back up with
+    skip connections; depth to space. Before any training the correction is zero.
 
     Parameters
     ----------
@@ -85,6 +123,11 @@ class QsmVit(nn.Module):
     depth : int
         Transformer blocks.
     heads : int
+
+    Attributes
+    ----------
+    architecture : dict
+        The arguments, from which the same network can be made again.
     """
 
     def __init__(
@@ -96,6 +139,13 @@ class QsmVit(nn.Module):
         heads: int = 8,
     ) -> None:
         super().__init__()
+        self.architecture: dict[str, int | tuple[int, ...]] = {
+            "channels": channels,
+            "widths": tuple(widths),
+            "blocks": tuple(blocks),
+            "depth": depth,
+            "heads": heads,
+        }
         fine, middle, coarse = widths
         self.enter = nn.Conv3d(8 * channels, fine, 3, padding=1)
         self.encode_fine = nn.Sequential(*[Residual(fine) for _ in range(blocks[0])])

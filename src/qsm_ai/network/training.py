@@ -23,8 +23,8 @@ from qsm_ai.reconstruction.inputs import CHANNELS
 class Plan:
     """How to train.
 
-    The learning rate rises over ``warmup`` steps, stays, and falls linearly to zero over the last ``decay`` of
-    ``steps``: training may be prolonged from any checkpoint of the plateau.
+    The learning rate rises over ``warmup`` steps, stays, and falls linearly to zero over the last ``decay``
+    of ``steps``: training may be prolonged from any checkpoint of the plateau.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Plan:
 
 
 def learning_rate(plan: Plan, step: int) -> float:
-    """Learning rate at a step."""
+    """Learning rate at a step (from 0 to ``plan.steps`` − 1), in three straight pieces."""
     rise = min(1.0, (step + 1) / max(plan.warmup, 1))
     fall = min(1.0, (plan.steps - step) / max(plan.decay, 1))
     return plan.rate * rise * max(fall, 0.0)
@@ -69,6 +69,11 @@ class Pool:
     ----------
     directory : Path
         Holds ``*.npy`` files made by ``examples.write_pool``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -80,14 +85,23 @@ class Pool:
         """Look for new files."""
         self.files = sorted(self.directory.glob("*.npy"))
         if not self.files:
-            raise FileNotFoundError(
-                f"no examples in {self.directory.name}: make some with `qsm-ai train pool`"
-            )
+            raise FileNotFoundError(f"no examples in {self.directory.name}: `qsm-ai train` makes some")
 
     def crop(self, rng: np.random.Generator, edge: int) -> NDArray[np.float32]:
-        """One random, randomly turned and mirrored crop (7, edge, edge, edge) that holds brain."""
+        """Draw a crop, randomly turned and mirrored, that holds brain.
+
+        Parameters
+        ----------
+        rng : numpy Generator
+        edge : voxels
+
+        Returns
+        -------
+        (7, edge, edge, edge) float32
+            Inputs, target and weight; zeros where an example is smaller than the crop.
+        """
         stack = np.load(self.files[rng.integers(len(self.files))], mmap_mode="r")
-        part = np.zeros(0, np.float32)
+        part: NDArray[np.float32] = np.zeros(0, np.float32)
         for _ in range(8):
             corner = [int(rng.integers(0, max(n - edge, 0) + 1)) for n in stack.shape[1:]]
             box = tuple(slice(c, c + edge) for c in corner)
@@ -95,13 +109,23 @@ class Pool:
             if part[-1].mean() > 0.3:
                 break
         part = np.pad(part, [(0, 0)] + [(0, edge - n) for n in part.shape[1:]])
-        # The dipole's direction reaches the network only through its inputs, so that any turn of them is a scan too.
+        # The dipole's direction reaches the network only through its inputs: any turn of them is a scan too.
         part = part.transpose(0, *(1 + rng.permutation(3)))
         flips = tuple(1 + axis for axis in range(3) if rng.random() < 0.5)
         return np.flip(part, flips)
 
     def batch(self, plan: Plan, step: int) -> Tensor:
-        """The crops of one step, the same for the same plan, step and files: (N, 7, E, E, E)."""
+        """Crops of one step, the same for the same plan, step and files.
+
+        Parameters
+        ----------
+        plan : Plan
+        step : int
+
+        Returns
+        -------
+        (N, 7, E, E, E) float32
+        """
         rng = np.random.default_rng([plan.seed, step])
         large = plan.large_every > 0 and step % plan.large_every == plan.large_every - 1
         edge, count = (plan.large_crop, 1) if large else (plan.crop, plan.batch)
@@ -118,6 +142,15 @@ def loss(correction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     ----------
     correction, target, weight : (N, 1, X, Y, Z)
         In units of the volume's robust scale.
+
+    Returns
+    -------
+    () float
+        Zero for the truth; blind to what has no weight.
+
+    References
+    ----------
+    Charbonnier et al. 1997, 10.1109/83.551699.
     """
     error = (correction - target) * (weight > 0)
     total = weight.sum().clamp(min=1)
@@ -142,14 +175,19 @@ class Trainer:
     device : str
     model : QsmVit or None
         Another architecture than the default.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint there is of another architecture.
     """
 
     def __init__(self, plan: Plan, directory: Path, device: str = "cpu", model: QsmVit | None = None) -> None:
         torch.manual_seed(plan.seed)
         self.plan, self.directory, self.device = plan, directory, device
         directory.mkdir(parents=True, exist_ok=True)
-        make = model or QsmVit(len(CHANNELS))
-        self.model = make.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        made = QsmVit(len(CHANNELS)) if model is None else model
+        self.model: QsmVit = made.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         flat = [p for p in self.model.parameters() if p.ndim < 2]
         deep = [p for p in self.model.parameters() if p.ndim >= 2]
@@ -159,6 +197,10 @@ class Trainer:
         checkpoint = directory / "checkpoint.pt"
         if checkpoint.exists():
             state = torch.load(checkpoint, map_location=device, weights_only=True)
+            if state.get("architecture", self.model.architecture) != self.model.architecture:
+                raise ValueError(
+                    f"the checkpoint in {directory.name} holds another architecture than this one"
+                )
             self.model.load_state_dict(state["model"])
             self.average = state["average"]
             if state.get("optimiser"):
@@ -175,13 +217,24 @@ class Trainer:
                 "optimiser": self.optimiser.state_dict(),
                 "step": self.step,
                 "plan": asdict(self.plan),
+                "architecture": self.model.architecture,
             },
             partial,
         )
         partial.rename(self.directory / "checkpoint.pt")
 
     def update(self, batch: Tensor) -> float:
-        """One step on a batch (N, 7, E, E, E); a step that is not finite changes nothing. Returns the loss."""
+        """Take a step; one that is not finite changes no weight.
+
+        Parameters
+        ----------
+        batch : (N, 7, E, E, E) float32
+
+        Returns
+        -------
+        float
+            The loss before the step, or NaN.
+        """
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.plan, self.step)
         self.optimiser.zero_grad(set_to_none=True)
@@ -204,13 +257,28 @@ class Trainer:
         return float(value.detach())
 
     def averaged(self) -> QsmVit:
-        """The model with its averaged weights, ready to predict."""
+        """Copy of the model with its averaged weights, ready to predict."""
         model = copy.deepcopy(self.model)
         model.load_state_dict(self.average)
         return model.eval()
 
     def run(self, pool: Pool, validation: Pool | None, save_every: int = 100) -> Iterator[dict[str, float]]:
-        """Train to the end of the plan, yielding a row of the curve every ``save_every`` steps."""
+        """Train to the end of the plan.
+
+        Parameters
+        ----------
+        pool : Pool
+        validation : Pool or None
+            Held-out heads, for the curve only.
+        save_every : int
+            Steps between two rows of the curve, each with a checkpoint.
+
+        Yields
+        ------
+        dict
+            A row of the curve: step, mean loss, learning rate, seconds, number of examples, and what
+            :meth:`validate` measures.
+        """
         losses: list[float] = []
         began = time.monotonic()
         with ThreadPoolExecutor(1) as ahead:
@@ -222,7 +290,7 @@ class Trainer:
                 if self.step % save_every == 0 or self.step == self.plan.steps:
                     row = {
                         "step": float(self.step),
-                        "loss": float(np.nanmean(losses)),
+                        "loss": _mean(losses),
                         "rate": learning_rate(self.plan, self.step - 1),
                         "seconds": time.monotonic() - began,
                         "examples": float(len(pool.files)),
@@ -232,25 +300,44 @@ class Trainer:
                     self._record(row)
                     self.save()
                     pool.refresh()
+                    if validation is not None:
+                        validation.refresh()
                     losses = []
                     yield row
 
-    def validate(self, pool: Pool, crops: int = 16, edge: int = 96) -> dict[str, float]:
-        """Error of the averaged weights on fixed crops of held-out heads, relative to the true map's spread."""
+    def validate(self, pool: Pool, crops: int = 16) -> dict[str, float]:
+        """Measure the averaged weights on fixed crops of held-out heads.
+
+        Parameters
+        ----------
+        pool : Pool
+        crops : int
+            Their number; each is as large as the largest of the training.
+
+        Returns
+        -------
+        dict
+            ``nrmse`` of the corrected and ``nrmse_first`` of the uncorrected map, in percent of the truth's
+            spread.
+        """
         model = self.averaged()
         rng = np.random.default_rng(1)
         wrong = first = spread = 0.0
         for _ in range(crops):
-            crop = torch.from_numpy(pool.crop(rng, edge).copy())[None].to(self.device)
+            crop = torch.from_numpy(pool.crop(rng, self.plan.large_crop).copy())[None].to(self.device)
             with torch.no_grad(), torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
                 correction = model(crop[:, : len(CHANNELS)]).float()
             inside = crop[:, -1] >= 1
+            if not inside.any():
+                continue
             target = crop[:, -2][inside].clamp(-200, 200)
             truth = target + crop[:, 1][inside]
             # Capped, so that a single lesion does not stand for everything.
             wrong += float(((correction[:, 0][inside] - target).clamp(-8, 8) ** 2).mean())
             first += float((target.clamp(-8, 8) ** 2).mean())
             spread += float((truth - truth.mean()).clamp(-8, 8).pow(2).mean())
+        if spread == 0:
+            return {"nrmse": float("nan"), "nrmse_first": float("nan")}
         return {"nrmse": 100 * (wrong / spread) ** 0.5, "nrmse_first": 100 * (first / spread) ** 0.5}
 
     def _record(self, row: dict[str, float]) -> None:
@@ -261,3 +348,9 @@ class Trainer:
             if new:
                 writer.writeheader()
             writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
+
+
+def _mean(losses: list[float]) -> float:
+    """Of the finite ones; NaN where there is none."""
+    finite = [value for value in losses if np.isfinite(value)]
+    return sum(finite) / len(finite) if finite else float("nan")
