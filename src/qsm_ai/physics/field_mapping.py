@@ -43,8 +43,8 @@ def fit_field(
                  \frac{\sum w_j (t_j - \bar t)(\varphi_j - \bar\varphi)}{\sum w_j (t_j - \bar t)^2}, \qquad
         \mathrm{SE}(\delta) = \frac{1}{2\pi\gamma B_0} \frac{\sigma}{\sqrt{\sum w_j (t_j - \bar t)^2}}
 
-    σ is the larger of the whole volume's noise, from the median weighted residual of the fit, and the mean residual
-    around the voxel, where the phase does not run along a line (flow, steep gradients, lost signal).
+    σ is the larger of the whole volume's noise, from the median weighted residual of the fit, and the mean
+    residual around the voxel, where the phase does not run along a line (flow, steep gradients, lost signal).
 
     Parameters
     ----------
@@ -58,8 +58,8 @@ def fit_field(
     Returns
     -------
     FieldMap
-        Zero outside the mask. With one echo there is no offset; with fewer than three, no residual either, and
-        the noise is read from second differences along the axes instead.
+        Zero outside the mask. With one echo there is no offset; with fewer than three, no residual either,
+        and the noise is read from second differences along the axes instead.
 
     References
     ----------
@@ -98,7 +98,7 @@ def fit_field(
 
 
 def _median_variance(chi2: NDArray[np.float32], freedom: int) -> float:
-    """Noise variance from the median of reduced χ² values (Wilson and Hilferty's median of the distribution)."""
+    """Noise variance from the median of reduced χ² values, by Wilson and Hilferty's median of χ²."""
     return float(np.median(chi2)) / (1 - 2 / (9 * freedom)) ** 3
 
 
@@ -106,13 +106,13 @@ def _local_mean(values: NDArray[np.float32], mask: NDArray[np.bool_], size: int 
     filled = np.zeros(mask.shape, np.float32)
     filled[mask] = values
     share = uniform_filter(mask.astype(np.float32), size)
-    return uniform_filter(filled, size)[mask] / share[mask]
+    return np.asarray(uniform_filter(filled, size)[mask] / share[mask])
 
 
 def _texture_variance(
     phase: NDArray[np.float32], mask: NDArray[np.bool_], weights: NDArray[np.float32]
 ) -> float:
-    """Upper bound of the noise variance from second differences along each axis, the smoothest axis counting."""
+    """Upper bound of the noise variance from second differences along the smoothest axis."""
     weight = np.zeros(mask.shape, np.float32)
     weight[mask] = weights
     lowest = np.inf
@@ -134,8 +134,8 @@ def reliable(
 ) -> NDArray[np.bool_]:
     """Voxels of the mask whose field is known well enough to enter a differential equation.
 
-    One wild voxel spoils everything around it when its Laplacian is taken, so that voxels without signal are better
-    left out and filled in later.
+    One wild voxel spoils everything around it when its Laplacian is taken, so that voxels without signal are
+    better left out and filled in later.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""Poisson's equation with Dirichlet values on a mask of any shape, by multigrid-preconditioned conjugate gradients."""
+"""Poisson's equation with Dirichlet values on a mask of any shape.
+
+Conjugate gradients, preconditioned by multigrid.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,16 @@ COARSEST = 400
 
 
 def interior(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Voxels of ``mask`` (X, Y, Z) whose six neighbours all lie in it too."""
+    """Voxels of a mask whose six neighbours all lie in it too.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) bool
+
+    Returns
+    -------
+    (X, Y, Z) bool
+    """
     inside = mask.copy()
     for axis in range(3):
         inner = np.zeros_like(mask)
@@ -27,7 +39,18 @@ def interior(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def laplacian(volume: NDArray[np.float32], voxel_size: tuple[float, float, float]) -> NDArray[np.float32]:
-    """Seven-point Laplacian of a volume (X, Y, Z), per mm²; zero on the faces of the grid."""
+    """Seven-point Laplacian.
+
+    Parameters
+    ----------
+    volume : (X, Y, Z) float32
+    voxel_size : mm
+
+    Returns
+    -------
+    (X, Y, Z) float32
+        Per mm²; zero on the faces of the grid.
+    """
     result = np.zeros_like(volume)
     core = (slice(1, -1),) * 3
     for axis, h in enumerate(voxel_size):
@@ -124,8 +147,8 @@ def _hierarchy(matrix: csr_array, index: NDArray[np.int32]) -> list[_Level]:
         coarse = index // 2
         extent = coarse.max(axis=0).astype(np.int64) + 1
         key = (coarse[:, 0].astype(np.int64) * extent[1] + coarse[:, 1]) * extent[2] + coarse[:, 2]
-        _, first, aggregate = np.unique(key, return_index=True, return_inverse=True)
-        aggregate = aggregate.astype(np.int32).ravel()
+        _, first, inverse_index = np.unique(key, return_index=True, return_inverse=True)
+        aggregate = inverse_index.astype(np.int32).ravel()
         levels.append(_Level(matrix, inverse, aggregate, None))
         count = first.size
         prolongation = csr_array(

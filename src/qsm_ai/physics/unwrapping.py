@@ -12,7 +12,7 @@ TWO_PI = np.float32(2 * np.pi)
 
 def wrap(phase: NDArray[np.float32]) -> NDArray[np.float32]:
     """``phase`` (rad, any shape) brought into −π … π."""
-    return phase - TWO_PI * np.round(phase / TWO_PI)
+    return np.asarray(phase - TWO_PI * np.round(phase / TWO_PI))
 
 
 def unwrap_path(
@@ -20,12 +20,13 @@ def unwrap_path(
 ) -> NDArray[np.float32]:
     r"""Unwrap one volume along the spanning tree of its most trustworthy voxel pairs.
 
-    Region growing that always crosses the best edge first visits the edges of the maximal spanning tree, so the
-    tree is found directly and the wrap counts are summed along its branches. The quality of the edge between
-    neighbours a and b is
+    Region growing that always crosses the best edge first visits the edges of the maximal spanning tree, so
+    the tree is found directly and the wrap counts are summed along its branches. The quality of the edge
+    between neighbours a and b is
 
     .. math:: q = \left(1 - \frac{|\gamma(\varphi_b - \varphi_a)|}{\pi}\right)
-              \left(\frac{\min(m_a, m_b)}{\max(m_a, m_b)}\right)^2 \frac{\min(m_a, m_b)}{\bar m + \min(m_a, m_b)}
+              \left(\frac{\min(m_a, m_b)}{\max(m_a, m_b)}\right)^2
+              \frac{\min(m_a, m_b)}{\bar m + \min(m_a, m_b)}
 
     with the wrapping operator γ, the magnitude m and its median over the mask.
 
@@ -40,7 +41,8 @@ def unwrap_path(
     Returns
     -------
     (X, Y, Z) float32, rad
-        Each connected part of the mask is shifted by the multiple of 2π that brings its median nearest to zero.
+        Each connected part of the mask is shifted by the multiple of 2π that brings its median nearest to
+        zero.
 
     References
     ----------
@@ -62,7 +64,9 @@ def unwrap_path(
         if magnitude is not None:
             a, b = magnitude[low][both], magnitude[high][both]
             smaller, larger = np.minimum(a, b), np.maximum(a, b)
-            quality *= (smaller / np.maximum(larger, 1e-20)) ** 2 * smaller / np.maximum(middle + smaller, 1e-20)
+            quality *= (
+                (smaller / np.maximum(larger, 1e-20)) ** 2 * smaller / np.maximum(middle + smaller, 1e-20)
+            )
         tails.append(number[low][both])
         heads.append(number[high][both])
         costs.append(2 - quality)
@@ -108,8 +112,8 @@ def unwrap_echoes(
 ) -> NDArray[np.float32]:
     r"""Unwrap all echoes consistently in time.
 
-    The first echo and the step from the first to the second (whose receive-coil offset cancels) are unwrapped in
-    space. Each later echo takes the number of turns that brings it nearest to the line through those before it,
+    The first echo and the step from the first to the second (whose receive-coil offset cancels) are unwrapped
+    in space. Each later echo takes the number of turns that brings it nearest to the earlier ones' line,
 
     .. math:: \varphi_j \leftarrow \varphi_j + 2\pi\,\mathrm{round}\frac{\hat\varphi_j - \varphi_j}{2\pi}
 
@@ -157,4 +161,4 @@ def _line_at(
     # A voxel without signal has no line: its first two echoes give one.
     plain = (phase[1] - phase[0]) / (times[1] - times[0])
     slope = np.where(spread > 1e-6 * total * float(times[1] - times[0]) ** 2, slope, plain)
-    return (mean_phase + slope * (time - mean_time)).astype(np.float32)
+    return np.asarray(mean_phase + slope * (time - mean_time), np.float32)

@@ -1,4 +1,4 @@
-"""What the network sees: the local field, closed-form maps, the field's error and the mask, free of any scale."""
+"""What the network sees: local field, closed-form maps, the field's error and the mask, free of scale."""
 
 from __future__ import annotations
 
