@@ -200,8 +200,8 @@ class TestLateAnswers:
             TritonNetwork(server.grpc_url, model="sleeper", client_timeout=0.5) as network,
             pytest.raises(TritonTimeout, match="did not answer in time"),
         ):
-            network.predict(sleepy(20.0))
-        assert time.monotonic() - start < 3
+            network.predict(sleepy(60.0))
+        assert time.monotonic() - start < 15
         time.sleep(0.5)
         assert metric(server, "nv_inference_count", "sleeper") - asked <= 1
 
@@ -210,11 +210,11 @@ class TestLateAnswers:
             TritonNetwork(server.grpc_url, model="sleeper", client_timeout=0.3) as network,
             pytest.raises(TritonTimeout),
         ):
-            network.predict(sleepy(20.0, number=3))
+            network.predict(sleepy(60.0, number=3))
         with TritonNetwork(server.grpc_url, model="sleeper") as network:
             start = time.monotonic()
             assert network.predict(sleepy(0.01)).flat[0] == pytest.approx(0.02)
-            assert time.monotonic() - start < 3
+            assert time.monotonic() - start < 15
 
     def test_the_whole_call_has_a_deadline_of_its_own(self, server: TritonServer) -> None:
         with (
@@ -226,7 +226,7 @@ class TestLateAnswers:
     def test_cancelling_the_task_cancels_the_work(self, server: TritonServer) -> None:
         async def give_up() -> float:
             async with TritonNetwork(server.grpc_url, model="sleeper") as network:
-                task = asyncio.create_task(network.predict_async(sleepy(20.0)))
+                task = asyncio.create_task(network.predict_async(sleepy(60.0)))
                 await asyncio.sleep(0.3)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
@@ -235,7 +235,7 @@ class TestLateAnswers:
                 await network.predict_async(sleepy(0.01))
                 return time.monotonic() - start
 
-        assert asyncio.run(give_up()) < 3
+        assert asyncio.run(give_up()) < 15
 
     def test_what_the_listener_raises_ends_the_call(self, server: TritonServer) -> None:
         def enough(done: int) -> None:
