@@ -60,6 +60,7 @@ def unwrap_laplacian(
     spectrum /= eigenvalues
     spectrum[..., 0, 0, 0] = 0.0
     unwrapped: NDArray[np.float32] = scipy.fft.idctn(spectrum, axes=axes, workers=WORKERS, overwrite_x=True)
-    offset = np.angle(np.exp(1j * (phase - unwrapped)).mean(axis=axes, keepdims=True))
-    unwrapped += offset.astype(np.float32)
+    difference = phase - unwrapped
+    sine, cosine = np.sin(difference).mean(axes, keepdims=True), np.cos(difference).mean(axes, keepdims=True)
+    unwrapped += np.arctan2(sine, cosine)
     return unwrapped
