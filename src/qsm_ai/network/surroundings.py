@@ -40,7 +40,7 @@ def surroundings(
     neck = (c[2] < -45) & (np.hypot(c[0], c[1] + 20) < rng.uniform(55, 70))
     head = (distance < skin) | brain | neck
     chi = np.zeros(brain.shape, np.float32)
-    bone = (distance > dura) & (distance < dura + skull) & ~neck
+    bone = (distance > dura) & (distance < dura + skull)
     chi[bone] = BONE + 0.15 * rng.standard_normal()
     signal = np.where(head, np.float32(rng.uniform(0.5, 1.1)), np.float32(0))
     gap = (distance < dura) & ~brain

@@ -10,6 +10,9 @@ from scipy.ndimage import uniform_filter
 
 from qsm_ai.physics.dipole import GYROMAGNETIC_RATIO
 
+OUTLIER = 3.0
+"""Standard deviations beyond which a voxel's own residual, a wrong turn perhaps, counts against it."""
+
 
 @dataclass(frozen=True)
 class FieldMap:
@@ -85,6 +88,7 @@ def fit_field(
         residual = phase - offset - slope * times
         chi2 = (weights * residual**2).sum(axis=0) / (len(echo_times) - 2)
         variance = np.maximum(_median_variance(chi2, len(echo_times) - 2), _local_mean(chi2, mask))
+        variance = np.maximum(variance, chi2 / OUTLIER**2)
     else:
         variance = np.full_like(total, _texture_variance(unwrapped[-1], mask, weights[-1]))
     ppm = np.float32(1 / (2 * np.pi * GYROMAGNETIC_RATIO * field_strength))
@@ -130,7 +134,7 @@ def _texture_variance(
 
 
 def reliable(
-    standard_error: NDArray[np.float32], mask: NDArray[np.bool_], floor: float = 0.01, factor: float = 8.0
+    standard_error: NDArray[np.float32], mask: NDArray[np.bool_], floor: float = 0.01, factor: float = 5.0
 ) -> NDArray[np.bool_]:
     """Voxels of the mask whose field is known well enough to enter a differential equation.
 
