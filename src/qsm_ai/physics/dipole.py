@@ -81,8 +81,14 @@ def forward_field(
     ----------
     chi : (X, Y, Z) float32 array
         Zero padded, so that the periodic images of the discrete transform stay away.
+    voxel_size : mm
+    b0_direction : unit vector in voxel axes
     margin : voxels
         Zeros added to each axis; half of the axis when left out.
+
+    Returns
+    -------
+    (X, Y, Z) float32 array, ppm
     """
     shape = tuple(chi.shape)
     margins = tuple(n // 2 for n in shape) if margin is None else (margin,) * 3

@@ -42,6 +42,10 @@ def irfftn(spectrum: Array, shape: tuple[int, ...]) -> Array:
     spectrum : (..., X, Y, Z // 2 + 1) complex array
     shape : (X, Y, Z)
         Shape of the volume, since the half spectrum does not tell an odd Z from an even one.
+
+    Returns
+    -------
+    (..., X, Y, Z) real array
     """
     if isinstance(spectrum, np.ndarray):
         return scipy.fft.irfftn(spectrum, s=shape, axes=_AXES, workers=WORKERS)
@@ -65,7 +69,18 @@ def fast_shape(shape: tuple[int, ...], margin: tuple[int, ...] | int = 0) -> tup
 
 
 def pad_to(x: Array, shape: tuple[int, ...]) -> Array:
-    """``x`` with zeros behind its end along the last three axes, to ``shape``."""
+    """Zeros behind the end of the last three axes.
+
+    Parameters
+    ----------
+    x : (..., X, Y, Z) array
+    shape : (X', Y', Z')
+        Not smaller than that of ``x``.
+
+    Returns
+    -------
+    (..., X', Y', Z') array
+    """
     xp = array_namespace(x)
     padded = xp.zeros((*x.shape[:-3], *shape), dtype=x.dtype, device=x.device)
     padded[..., : x.shape[-3], : x.shape[-2], : x.shape[-1]] = x
@@ -73,14 +88,39 @@ def pad_to(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def like(array: np.ndarray, reference: Array) -> Array:
-    """A numpy array as the kind of array that ``reference`` is, on the same device."""
+    """A numpy array as the kind of array that another is.
+
+    Parameters
+    ----------
+    array : numpy array
+    reference : array
+        Its kind and its device are taken.
+
+    Returns
+    -------
+    array
+    """
     if isinstance(reference, np.ndarray):
         return array
     return array_namespace(reference).asarray(array, device=reference.device)
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """The smallest box that holds a mask (X, Y, Z), for transforms that need no more; ValueError if empty."""
+    """The smallest box that holds a mask, for transforms that need no more.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) bool
+
+    Returns
+    -------
+    three slices
+
+    Raises
+    ------
+    ValueError
+        If the mask is empty.
+    """
     if not mask.any():
         raise ValueError("the mask is empty")
     x, y, z = (
