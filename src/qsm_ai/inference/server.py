@@ -107,7 +107,7 @@ class TritonServer:
             self._variables["QSM_THREADS"] = str(threads)
         self._child: Child | None = None
         self._ports: Ports | None = None
-        self._living_stubs = 0
+        self._stubs: list[int] = []
 
     @property
     def ports(self) -> Ports:
@@ -204,6 +204,7 @@ class TritonServer:
                 )
         environment = ensure(say)
         self._ports = self._asked_ports or Ports.free(self.host)
+        self._stubs = []
         self._child = self._launch(environment)
         return self._child
 
@@ -220,18 +221,21 @@ class TritonServer:
         connection = http.client.HTTPConnection(self.host, self.ports.http, timeout=2)
         try:
             connection.request("GET", "/v2/health/ready")
-            return connection.getresponse().status == http.client.OK
+            ready = connection.getresponse().status == http.client.OK
         except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
+        if ready and not self._stubs:
+            self._stubs = self._find_stubs()
+        return ready
 
     def dead_models(self) -> bool:
         """Whether a process that runs a model has died, of which this Triton itself takes no notice.
 
         It stays ready and answers every request with an error; only a restart helps.
         """
-        return len(self._stubs()) < self._living_stubs
+        return any(not _command_line(pid)[0] for pid in self._stubs) and self.is_ready()
 
     def about(self, model: str = MODEL) -> dict[str, str]:
         """What the CPU model says of itself in Triton's metrics: runtime, precision, digest of the weights.
@@ -305,17 +309,15 @@ class TritonServer:
                     mend=f"Its log ends:\n{self._complaints()}",
                 )
             time.sleep(0.1)
-        self._living_stubs = len(self._stubs())
 
-    def _stubs(self) -> list[str]:
-        """Ids of the processes that run Python models of this server."""
+    def _find_stubs(self) -> list[int]:
+        """The processes that run Python models of this server."""
         mark = f"qsm_ai_{self.ports.grpc}_".encode()
         found = []
-        for line in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError):
-                program, *arguments = line.read_bytes().split(b"\0")
-                if program.endswith(b"python_backend_stub") and any(a.startswith(mark) for a in arguments):
-                    found.append(line.parent.name)
+        for pid in (int(entry.name) for entry in Path("/proc").glob("[0-9]*")):
+            program, *arguments = _command_line(pid)
+            if program.endswith(b"python_backend_stub") and any(a.startswith(mark) for a in arguments):
+                found.append(pid)
         return found
 
     def _complaints(self) -> str:
@@ -333,3 +335,11 @@ class TritonServer:
     ) -> None:
         with suppress(OSError):
             self.stop()
+
+
+def _command_line(pid: int) -> list[bytes]:
+    """Program and arguments of a process; one empty string when it has ended, reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return [b""]
