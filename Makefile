@@ -64,6 +64,10 @@ bench: $(STAMPS)/test triton ## Measure accuracy and speed (docs/benchmarks.md s
 	@$(BIN)/qsm-ai benchmark accuracy
 	@$(BIN)/qsm-ai benchmark speed
 
+.PHONY: images-check
+images-check: install ## Build all images without a registry and let their containers reconstruct the sample (root)
+	@deploy/images-check
+
 ##@ Develop
 
 .PHONY: format
