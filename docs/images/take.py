@@ -21,7 +21,7 @@ def main(address: str) -> None:
             executable_path=chromium, args=["--headless", "--no-sandbox", "--disable-gpu"]
         )
         page = browser.new_page(viewport={"width": 1440, "height": 1340}, color_scheme="light")
-        page.set_default_timeout(180_000)
+        page.set_default_timeout(540_000)
         page.goto(address)
         page.get_by_role("button", name="Try the sample scan").click()
         page.get_by_text("read from the sidecars").wait_for()

@@ -58,7 +58,7 @@ def slice_of(page: Page, title: str, axis: str) -> Locator:
 
 def wait_for_map(page: Page) -> None:
     for axis in ("axial", "coronal", "sagittal"):
-        expect(slice_of(page, "Susceptibility", axis)).to_be_visible()
+        expect(slice_of(page, "Susceptibility", axis)).to_be_visible(timeout=150_000)
 
 
 def pixels(picture: Locator) -> np.ndarray:

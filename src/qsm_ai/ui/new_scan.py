@@ -152,17 +152,11 @@ def _summarise(role: Role, files: list[File]) -> None:
 def _explain() -> None:
     st.space("small")
     for icon, text in (
-        (
-            ":material/sort:",
-            "Files sort themselves by name: BIDS, dcm2niix, or plain *phase*, *mag*, *mask*",
-        ),
-        (":material/schedule:", "Echo times and field strength are filled in from the sidecars"),
-        (
-            ":material/lock:",
-            "Headers lose their free text; deleting a job deletes all its files",
-        ),
+        ("sort", "Files sort themselves by name: BIDS, dcm2niix, or plain *phase*, *mag*, *mask*"),
+        ("schedule", "Echo times and field strength are filled in from the sidecars"),
+        ("lock", "Headers lose their free text; deleting a job deletes all its files"),
     ):
-        st.markdown(f":gray[{icon} {text}]")
+        st.markdown(f":gray[:material/{icon}: {text}]")
 
 
 def _parameters(files: list[File], roles: dict[str, Role]) -> tuple[Submission | None, list[Objection]]:
@@ -250,12 +244,8 @@ def _acquisition_inputs(known: Acquisition) -> tuple[str, float | None]:
         key=f"tesla/{known.field_strength}",
     )
     if default or known.field_strength is not None:
-        what = " and ".join(
-            word
-            for word, there in (("Echo times", default), ("field strength", known.field_strength))
-            if there
-        )
-        st.caption(f":material/check: {what[0].upper()}{what[1:]} read from the sidecars.")
+        found = ["echo times"] * bool(default) + ["field strength"] * (known.field_strength is not None)
+        st.caption(f":material/check: {' and '.join(found).capitalize()} read from the sidecars.")
     for note in known.notes:
         st.warning(escape(note), icon=":material/info:")
     return typed, tesla
@@ -278,7 +268,6 @@ def _direction_input() -> tuple[float, float, float] | None:
 
 
 def _send(submission: Submission | None, objections: list[Objection], *, has_files: bool) -> None:
-    problem: Problem | None = st.session_state.pop("problem", None)
     st.space("small")
     clicked = st.button(
         "Reconstruct",
@@ -294,13 +283,11 @@ def _send(submission: Submission | None, objections: list[Objection], *, has_fil
         try:
             with st.spinner("Sending and checking the scan…"):
                 job = session.backend().submit(submission)
-        except Problem as refused:
-            problem = refused
+        except Problem as problem:
+            show_problem(problem)
         else:
             session.remember(session.Entry(job.id, f"{job.name} · {METHODS[submission.method][0]}"))
             session.show(job.id)
             st.session_state.pop("sample", None)
             st.session_state["uploader"] = st.session_state.get("uploader", 0) + 1
             st.rerun()
-    if problem is not None:
-        show_problem(problem)

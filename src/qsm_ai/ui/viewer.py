@@ -86,16 +86,17 @@ def viewer(job: Job) -> None:
         window, palette = _look(job.id, beside)
         places = st.columns(len(AXES), gap="small")
         rows += _draw(job.id, View(beside, point, window, palette, crosshair, masked), places)
-    picture.download_button(
-        "Picture",
-        data=lambda: png_bytes(stack(rows)),
-        file_name=f"{job.name}_{shown.name}_{'-'.join(map(str, point))}.png",
-        mime="image/png",
-        icon=":material/image:",
-        help="These slices as one PNG.",
-        on_click="ignore",
-        key=f"picture/{job.id}",
-    )
+    if rows:
+        picture.download_button(
+            "Picture",
+            data=lambda: png_bytes(stack(rows)),
+            file_name=f"{job.name}_{shown.name}_{'-'.join(map(str, point))}.png",
+            mime="image/png",
+            icon=":material/image:",
+            help="These slices as one PNG.",
+            on_click="ignore",
+            key=f"picture/{job.id}",
+        )
     _sphere(job.id, [shown] if beside is None else [shown, beside], point)
 
 
