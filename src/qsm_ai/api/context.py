@@ -30,6 +30,7 @@ from qsm_ai.storage import Storage
 log = structlog.get_logger("qsm_ai.api")
 
 CHECKS_KEPT_FOR = 1.0
+CHECKS_AT_ONCE = 2
 
 
 class Context:
@@ -54,12 +55,13 @@ class Context:
             forget=self.volumes.forget,
         )
         self.triton = TritonNetwork(settings.triton_url)
-        self.checking = ProcessPool(size=2)
-        self.computing = ProcessPool(size=max(1, settings.workers))
+        # One pool for both: the process that checked an upload is warm for the job. No check waits for a job.
+        self.pool = ProcessPool(size=settings.workers + CHECKS_AT_ONCE)
+        self.checking = asyncio.Semaphore(CHECKS_AT_ONCE)
         self.worker = Worker(
             store=self.store,
             storage=self.storage,
-            pool=self.computing,
+            pool=self.pool,
             scratch=self.scratch,
             hub=self.hub,
             settings=WorkerSettings(
@@ -78,10 +80,9 @@ class Context:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Worker, sweeper and warmed processes, for as long as the application serves."""
-        self.checking.warm()
+        self.pool.warm()
         tasks = [asyncio.create_task(self._sweep())]
         if self.settings.workers:
-            self.computing.warm()
             tasks.append(asyncio.create_task(self.worker.run()))
         try:
             yield
@@ -90,8 +91,7 @@ class Context:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.triton.aclose()
-            await self.computing.close()
-            await self.checking.close()
+            await self.pool.close()
             self.store.close()
 
     async def checks(self) -> dict[str, Check]:

@@ -123,6 +123,9 @@ class Jobs:
         while not job.state.is_final and time.monotonic() < deadline:
             await self._hub.wait(job_id, 0.1)
             job = await self.get(job_id)
+        # The record goes after the files, for it remembers that there is something to delete; what a worker
+        # that would not stop has stored between the two goes last.
+        await self._storage.delete_prefix(job.prefix)
         await asyncio.to_thread(self._store.delete, job_id)
         await self._storage.delete_prefix(job.prefix)
         self._forget(job_id)

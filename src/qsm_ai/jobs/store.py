@@ -300,7 +300,9 @@ class JobStore:
                     _owners.update().where(_owners.c.owner == job.owner).values(served_at=now)
                 )
                 if served.rowcount == 0:
-                    connection.execute(_owners.insert().values(owner=job.owner, served_at=now))
+                    # Another worker may take the first job of the same owner at this moment.
+                    with suppress(sa.exc.IntegrityError), connection.begin_nested():
+                        connection.execute(_owners.insert().values(owner=job.owner, served_at=now))
                 self._record(
                     connection, job_id, "state", {"state": State.RUNNING.value, "attempt": job.attempt}, now
                 )

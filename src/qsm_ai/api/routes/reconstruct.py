@@ -147,7 +147,7 @@ async def _check(context: Context, received: uploads.Received, parameters: Param
     }
     seconds = context.settings.validate_timeout_s
     try:
-        async with asyncio.timeout(seconds), context.checking.lease() as process:
+        async with asyncio.timeout(seconds), context.checking, context.pool.lease() as process:
             async for message in process.perform(task):
                 if message["kind"] == "problem":
                     raise ProblemError(Problem(**message["problem"]))
