@@ -65,7 +65,7 @@ def test_the_way_of_the_issue(files: Files, phantom: Phantom, out: Path) -> None
     assert {"phase_qsm.json", "phase_Chimap.png"} < names
     report = json.loads((out / "phase_qsm.json").read_text())
     assert report["options"] == {
-        "method": "tkd", "reference": "none", "unwrapping": "path", "background": "lbv"
+        "method": "tkd", "reference": "none", "unwrapping": "path", "background": "pdf"
     }  # fmt: skip
     assert report["scan"]["sources"]["b0_direction"] == "option"
     assert str(out / "phase_Chimap.nii.gz") in done.stdout

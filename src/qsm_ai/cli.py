@@ -101,7 +101,7 @@ def reconstruct(
         Reference, typer.Option(help="What zero means: the mask's mean, or nothing.")
     ] = "mean",
     unwrapping: Annotated[Unwrapping, typer.Option(help="Careful or fast.")] = "path",
-    background: Annotated[Background, typer.Option(help="Removal of fields from outside the mask.")] = "lbv",
+    background: Annotated[Background, typer.Option(help="Removal of fields from outside the mask.")] = "pdf",
     triton: Annotated[
         str | None,
         typer.Option(

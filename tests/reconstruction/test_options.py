@@ -18,5 +18,5 @@ def test_an_unknown_choice_is_an_error_that_names_the_known_ones(choice: str) ->
 
 def test_the_defaults_are_the_network_and_the_mean() -> None:
     assert Options().as_dict() == {
-        "method": "qsm-vit", "reference": "mean", "unwrapping": "path", "background": "lbv"
+        "method": "qsm-vit", "reference": "mean", "unwrapping": "path", "background": "pdf"
     }  # fmt: skip

@@ -46,7 +46,7 @@ class TestSubmission:
             "method": "qsm-vit",
             "reference": "mean",
             "unwrapping": "path",
-            "background": "lbv",
+            "background": "pdf",
             "phase_sign": "auto",
         }
 
@@ -65,7 +65,7 @@ class TestCommand:
             "method": "tv",
             "reference": "none",
             "unwrapping": "path",
-            "background": "pdf",
+            "background": "lbv",
             "phase_sign": "negative",
         }
         assert command_line(files, parameters).replace("\\\n    ", "") == (
@@ -74,7 +74,7 @@ class TestCommand:
             "--magnitude sub-01_echo-1_part-mag_MEGRE.nii.gz sub-01_echo-2_part-mag_MEGRE.nii.gz "
             "--mask mask.nii "
             "--te-ms 4 12.3 --b0 3 --b0-direction 0 0.2 0.98 --phase-sign negative "
-            "--method tv --reference none --background pdf "
+            "--method tv --reference none --background lbv "
             "--output qsm"
         )
 

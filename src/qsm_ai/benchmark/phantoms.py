@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import qsm_forward.qsm_forward as forward
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from qsm_ai.network.anatomy import simulate_head
 from qsm_ai.scan import Grid, Scan
@@ -99,7 +100,10 @@ def make_phantom(case: Case) -> Phantom:
     head = simulate_head(rng, case.voxel_size, lesions=case.lesions)
     angle = np.deg2rad(case.tilt)
     direction = (float(np.sin(angle)), 0.0, float(np.cos(angle)))
-    field = forward.generate_field(head.chi, head.brain, list(case.voxel_size), list(direction))
+    # Bone and air end within voxels, not between them: without their partial volume the field rings.
+    around = gaussian_filter(np.where(head.brain, 0, head.chi), 1.0)
+    sources = np.where(head.brain, head.chi, around)
+    field = forward.generate_field(sources, head.brain, list(case.voxel_size), list(direction))
     chi = np.where(head.brain, head.chi - head.chi[head.brain].mean(), 0).astype(np.float32)
     local = forward.generate_field(chi, None, list(case.voxel_size), list(direction))
     offset = forward.generate_phase_offset(head.signal, head.brain, head.chi.shape)

@@ -17,6 +17,7 @@ from qsm_ai.physics.background import lbv
 from qsm_ai.physics.dipole import forward_field
 from qsm_ai.physics.field_mapping import fit_field, reliable
 from qsm_ai.physics.inversion import Inverter
+from qsm_ai.physics.pdf import pdf
 from qsm_ai.physics.unwrapping import unwrap_echoes
 from qsm_ai.reconstruction.inputs import network_inputs
 
@@ -142,8 +143,8 @@ def prepare_example(rng: np.random.Generator, head: Head, echoes: Echoes) -> Exa
     """Take a scan through unwrapping, field mapping and background removal, as the pipeline does.
 
     What users bring differs: some of the masks are a little too small or too large, some of the phases are
-    unwrapped by our own path following instead of the truth, and some of the boundary values are better than
-    zero.
+    unwrapped by our own path following instead of the truth, and some of the inner field is known beforehand, as
+    it is in a second pass.
 
     Parameters
     ----------
@@ -171,12 +172,18 @@ def prepare_example(rng: np.random.Generator, head: Head, echoes: Echoes) -> Exa
     fit = fit_field(unwrapped, echoes.magnitude, mask, echoes.echo_times, echoes.field_strength)
     sure = reliable(fit.standard_error, mask)
     inside = np.where(mask, head.chi - head.chi[mask & head.brain].mean(), 0).astype(np.float32)
-    # How much of the boundary error is left: all in a first pass, less in a second, none with a true field.
+    # How much of the inner field disturbs the removal: all in a first pass, less in a second, none with a true
+    # field.
     left = float(rng.choice([1.0, rng.random(), 0.0], p=[0.5, 0.35, 0.15]))
-    rim = None
+    known = np.zeros_like(inside)
     if left < 1:
-        rim = np.float32(1 - left) * forward_field(inside, head.voxel_size, echoes.b0_direction, margin=24)
-    local = lbv(fit.total_field, sure, head.voxel_size, rim)
+        known = np.float32(1 - left) * forward_field(inside, head.voxel_size, echoes.b0_direction, margin=24)
+    unknown = fit.total_field - known
+    if rng.random() < 0.8:
+        local = pdf(unknown, sure, head.voxel_size, echoes.b0_direction)
+    else:
+        local = lbv(unknown, sure, head.voxel_size)
+    local = (local + known) * sure
 
     box = bounding_box(mask, MARGIN)
     if box is None:

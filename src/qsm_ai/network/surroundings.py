@@ -16,7 +16,7 @@ AIR, BONE = 9.2, -2.1
 def surroundings(
     rng: np.random.Generator, c: Coordinates, brain: NDArray[np.bool_], noise: Noise, voxel_size: Triple
 ) -> tuple[Volume, Volume]:
-    """Bone, scalp, sinuses, ear canals and the air around a brain.
+    """Lay bone, scalp, sinuses, ear canals and air around a brain.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ def surroundings(
     Returns
     -------
     chi : (X, Y, Z) float32, ppm
-        Zero in soft tissue and in the brain.
+        Zero in soft tissue; meant for voxels outside the brain.
     signal : (X, Y, Z) float32
-        Of what lies outside the brain; zero in air.
+        Magnitude at echo time zero, zero in air; meant for voxels outside the brain.
     """
     distance = _distance_to_hull(brain, voxel_size) + 1.0 * noise.field(20)
     dura, skull = rng.uniform(1.5, 4.0), rng.uniform(5, 9)

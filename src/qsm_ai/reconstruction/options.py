@@ -40,7 +40,7 @@ class Options:
     method: Method = "qsm-vit"
     reference: Reference = "mean"
     unwrapping: Unwrapping = "path"
-    background: Background = "lbv"
+    background: Background = "pdf"
 
     def __post_init__(self) -> None:
         for name, chosen, known in (

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qsm_ai.physics.background import lbv
 from qsm_ai.physics.field_mapping import fit_field, reliable
 from qsm_ai.physics.inversion import Inverter, tikhonov, tkd
 from qsm_ai.physics.laplacian_unwrapping import unwrap_laplacian
@@ -271,16 +270,27 @@ def _background(work: _Work) -> None:
     if "total_field" not in work.volumes:
         work.volumes["total_field"] = work.crop(work.scan.total_field) * work.volumes["mask"]  # type: ignore[arg-type]
     total, mask = work.volumes["total_field"], work.volumes["mask"]
-    voxel_size, b0_direction = work.geometry
+    voxel_size, _ = work.geometry
     if "field_error" in work.volumes:
         mask = work.valid = reliable(work.volumes["field_error"], mask)
-    if work.options.background == "lbv":
-        work.volumes["local_field"] = lbv(total, mask, voxel_size)
-    elif work.options.background == "pdf":
-        error = work.volumes.get("field_error")
-        work.volumes["local_field"] = pdf(total, mask, voxel_size, b0_direction, error)
-    else:
+    if work.options.background == "v-sharp":
+        from qsm_ai.physics.v_sharp import v_sharp
+
         work.volumes["local_field"], work.valid = v_sharp(total, mask, voxel_size)
+    else:
+        work.volumes["local_field"] = _without_background(work, total)
+
+
+def _without_background(work: _Work, total: Volume) -> Volume:
+    """What remains of a total field, ppm, when the field of sources outside is taken away."""
+    voxel_size, b0_direction = work.geometry
+    if work.options.background == "lbv":
+        from qsm_ai.physics.background import lbv
+
+        return lbv(total, work.valid, voxel_size)
+    from qsm_ai.physics.pdf import pdf
+
+    return pdf(total, work.valid, voxel_size, b0_direction)
 
 
 def _inversion(work: _Work) -> None:
@@ -302,20 +312,19 @@ def _inversion(work: _Work) -> None:
 
 
 def _network(work: _Work) -> None:
-    """Predict, and, where the background was removed here, predict again with a better rim.
+    """Predict, and, where the background was removed here, predict again from a better local field.
 
-    The Laplacian boundary value method has to assume a local field of zero on the rim of the mask. The first
-    map tells what it really is there, so that the second starts from a better local field.
+    What is taken for background depends on what the inner sources do at the rim. The first map tells, so that the
+    background is sought a second time in what that map leaves unexplained.
     """
-    mask = work.volumes["mask"]
-    again = work.options.background == "lbv" and work.scan.local_field is None
+    again = work.options.background != "v-sharp" and work.scan.local_field is None
     passes = 2 if again else 1
     work.prior = _predict(work, 0, passes)
     if again:
         assert work.inverter is not None  # noqa: S101 - the stage before made it
-        rim = work.inverter.forward(reference(work.prior, mask, "mean"))
-        local = lbv(work.volumes["total_field"], work.valid, work.scan.grid.voxel_size, rim)
-        work.volumes["local_field"] = local
+        inner = work.inverter.forward(reference(work.prior, work.volumes["mask"], "mean"))
+        unexplained = work.volumes["total_field"] - inner
+        work.volumes["local_field"] = (_without_background(work, unexplained) + inner) * work.valid
         _prepare(work)
         work.prior = _predict(work, 1, passes)
 
@@ -355,7 +364,7 @@ def _consistency(work: _Work) -> None:
     assert work.prior is not None  # noqa: S101 - the stage before made it
     assert work.inverter is not None  # noqa: S101
     mask = work.volumes["mask"]
-    chi = work.inverter.consistency(work.prior, CONSISTENCY_WEIGHT) * mask
+    chi = work.inverter.consistency(work.prior, CONSISTENCY_WEIGHT, work.valid) * mask
     work.volumes["chi"] = reference(chi, mask, work.options.reference)
     work.prior = work.inverter = None
 

@@ -23,7 +23,7 @@ _OPTIONS = {
     "unwrapping": "--unwrapping",
     "background": "--background",
 }
-_DEFAULTS = {"phase_sign": "auto", "unwrapping": "path", "background": "lbv"}
+_DEFAULTS = {"phase_sign": "auto", "unwrapping": "path", "background": "pdf"}
 
 
 def command_line(files: Sequence[tuple[str, str]], parameters: Mapping[str, Any]) -> str:

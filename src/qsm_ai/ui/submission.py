@@ -54,7 +54,7 @@ class Submission:
     method: str = "qsm-vit"
     reference: str = "mean"
     unwrapping: str = "path"
-    background: str = "lbv"
+    background: str = "pdf"
     phase_sign: str = "auto"
     b0_direction: tuple[float, float, float] | None = None
 

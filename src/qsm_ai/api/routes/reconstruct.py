@@ -49,7 +49,7 @@ _FORM: dict[str, Any] = {
         "method": {"type": "string", "enum": list(METHODS), "default": "qsm-vit"},
         "reference": {"type": "string", "enum": list(REFERENCES), "default": "mean"},
         "unwrapping": {"type": "string", "enum": list(UNWRAPPINGS), "default": "path"},
-        "background": {"type": "string", "enum": list(BACKGROUNDS), "default": "lbv"},
+        "background": {"type": "string", "enum": list(BACKGROUNDS), "default": "pdf"},
         "phase_sign": {
             "type": "string",
             "enum": ["auto", "positive", "negative", "1", "-1"],
