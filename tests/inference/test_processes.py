@@ -88,6 +88,16 @@ def test_one_that_will_not_end_is_killed_after_its_grace(log: Path) -> None:
     assert child.exit_status == 128 + signal.SIGKILL
 
 
+def test_what_a_killed_one_left_behind_is_removed(log: Path, tmp_path: Path) -> None:
+    mine, other = tmp_path / "region_1_a", tmp_path / "region_2_a"
+    mine.touch()
+    other.touch()
+    with Child("x", python(STUBBORN), log=log, grace=0.1, litter=f"{tmp_path}/region_1_*") as child:
+        wait_for_line(child)
+    assert not mine.exists()
+    assert other.exists()
+
+
 def test_what_it_started_ends_too(log: Path) -> None:
     with Child("x", python(FAMILY), log=log) as child:
         grandchild = int(wait_for_line(child))

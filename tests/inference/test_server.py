@@ -142,6 +142,7 @@ def test_killed_in_the_middle_is_told_at_once_and_leaves_no_stub(repository: Pat
             assert time.monotonic() - start < 6
         assert gone(port)
         assert server.exit_status == 128 + signal.SIGKILL
+        assert regions_of(port) == []
 
 
 def test_a_model_that_died_is_told_though_the_server_stays_ready(repository: Path) -> None:
@@ -157,6 +158,7 @@ def test_a_model_that_died_is_told_though_the_server_stays_ready(repository: Pat
             network.predict(ask)
         assert server.is_ready()
         assert server.dead_models()
+    assert regions_of(server.ports.grpc) == []
 
 
 def test_it_does_not_outlive_a_killed_owner(repository: Path, tmp_path: Path) -> None:
@@ -172,6 +174,7 @@ def test_it_does_not_outlive_a_killed_owner(repository: Path, tmp_path: Path) ->
         assert len(processes_of(port)) == 3
         owner.kill()
     assert gone(port)
+    assert regions_of(port) == []
     Path((tmp_path / "log").read_text()).unlink()
 
 
@@ -222,5 +225,8 @@ class TestWhatCannotStart:
             TritonServer(tmp_path).start()
 
     def test_too_slowly(self, repository: Path, tmp_path: Path) -> None:
+        slow = TritonServer(repository, log=tmp_path / "log", start_timeout=0.2)
         with pytest.raises(TritonStartFailed, match="not ready within 0 s"):
-            TritonServer(repository, log=tmp_path / "log", start_timeout=0.2).start()
+            slow.start()
+        assert gone(slow.ports.grpc, within=0.1)
+        assert regions_of(slow.ports.grpc) == []

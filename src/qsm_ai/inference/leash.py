@@ -1,9 +1,10 @@
 """Holds one program on a leash: it never outlives the process that asked for it.
 
-Run as a program of its own (standard library only): ``python leash.py DESCRIPTOR GRACE COMMAND...``.
+Run as a program of its own (standard library only): ``python leash.py DESCRIPTOR GRACE LITTER COMMAND...``.
 Its parent keeps the writing end of the pipe DESCRIPTOR open. When that end closes, for whatever reason
 (``kill -9`` of the parent included), or on SIGTERM, the command and everything it started in its process
-group get SIGTERM, and GRACE seconds later SIGKILL. It ends with the command's own exit status.
+group get SIGTERM, and GRACE seconds later SIGKILL. Files that match the pattern LITTER are removed then. It
+ends with the command's own exit status.
 
 A death signal set by the parent would not do: it follows the thread that forked, and does not reach
 grandchildren such as the Python stubs of Triton.
@@ -12,6 +13,7 @@ grandchildren such as the Python stubs of Triton.
 from __future__ import annotations
 
 import ctypes
+import glob
 import os
 import select
 import signal
@@ -40,7 +42,7 @@ def signal_group(group: int, number: int) -> bool:
     return True
 
 
-def hold(descriptor: int, grace: float, command: list[str]) -> int:
+def hold(descriptor: int, grace: float, litter: str, command: list[str]) -> int:
     """Run a command until it ends or the leash is pulled.
 
     Parameters
@@ -49,6 +51,8 @@ def hold(descriptor: int, grace: float, command: list[str]) -> int:
         Reading end of the parent's pipe.
     grace : float
         Seconds between SIGTERM and SIGKILL.
+    litter : str
+        Pattern of files that the command leaves behind when it is killed; none when empty.
     command : list of str
 
     Returns
@@ -82,6 +86,9 @@ def hold(descriptor: int, grace: float, command: list[str]) -> int:
 
     end_group(child.pid, patience=0.0 if child.poll() is None else LEFTOVERS)
     status = child.wait()
+    for path in glob.glob(litter) if litter else ():  # noqa: PTH207 - an absolute pattern
+        with suppress(OSError):
+            os.unlink(path)  # noqa: PTH108
     return status if status >= 0 else 128 - status
 
 
@@ -96,4 +103,4 @@ def end_group(group: int, patience: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(hold(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))
+    sys.exit(hold(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], sys.argv[4:]))

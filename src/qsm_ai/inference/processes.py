@@ -30,6 +30,8 @@ class Child:
         Where it runs; here, when None.
     grace : float
         Seconds that it has to end by itself after SIGTERM.
+    litter : str
+        Absolute pattern of files that it leaves behind when it is killed; removed once it has ended.
 
     Raises
     ------
@@ -46,6 +48,7 @@ class Child:
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
         grace: float = 10.0,
+        litter: str = "",
     ) -> None:
         self.name = name
         self.log = log
@@ -55,7 +58,7 @@ class Child:
         try:
             with log.open("wb") as sink:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", leash.__file__, str(reading), str(grace), *command],
+                    [sys.executable, "-I", "-S", leash.__file__, str(reading), str(grace), litter, *command],
                     stdin=subprocess.DEVNULL,
                     stdout=sink,
                     stderr=subprocess.STDOUT,

@@ -292,7 +292,13 @@ class TritonServer:
         ]
         if self._config_name:
             command.append(f"--model-config-name={self._config_name}")
-        return Child("Triton", command, log=log, environment=environment.variables() | self._variables)
+        return Child(
+            "Triton",
+            command,
+            log=log,
+            environment=environment.variables() | self._variables,
+            litter=f"/dev/shm/*qsm_ai_{ports.grpc}_*",  # noqa: S108 - where Triton puts tensors
+        )
 
     def _wait(self, say: Callable[[str], None]) -> None:
         say(f"Loading {', '.join(self.models)}")
