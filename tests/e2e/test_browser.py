@@ -41,6 +41,13 @@ def drop(page: Page, paths: Sequence[Path]) -> None:
     page.locator("input[type=file]").set_input_files(paths)
 
 
+def expect_filled(page: Page, label: str, value: str) -> None:
+    # While a run of the page is under way, the old field may stand beside the new one.
+    field = page.get_by_label(label)
+    expect(field).to_have_count(1)
+    expect(field.first).to_have_value(value)
+
+
 def fill(page: Page, label: str, value: str) -> None:
     page.get_by_label(label).fill(value)
     page.get_by_label(label).press("Enter")
@@ -116,8 +123,8 @@ def test_a_dropped_scan_becomes_the_map_that_the_command_line_makes(
     images = [*files.echo_phase, *files.echo_magnitude]
     inputs = [*images, *map(sidecar, images)]
     drop(page, inputs)
-    expect(page.get_by_label("Echo times (ms)")).to_have_value("4, 8, 12")
-    expect(page.get_by_label("Field strength (T)")).to_have_value("3")
+    expect_filled(page, "Echo times (ms)", "4, 8, 12")
+    expect_filled(page, "Field strength (T)", "3")
     reconstruct(page)
     wait_for_map(page)
     expect(slice_of(page, "Field that the map does not explain", "axial")).to_be_visible()
@@ -157,12 +164,12 @@ def test_a_bad_file_is_refused_with_a_sentence_and_a_mend(
     assert len(sentence) > 20
     assert len(mend) > 10
     assert "Traceback" not in page.inner_text("body")
-    expect(page.get_by_label("Echo times (ms)")).to_have_value("4, 8, 12")
+    expect_filled(page, "Echo times (ms)", "4, 8, 12")
 
 
 def test_the_sample_is_two_clicks_away(page: Page) -> None:
     page.get_by_role("button", name="Try the sample scan").click()
-    expect(page.get_by_label("Echo times (ms)")).to_have_value("4, 8, 12")
+    expect_filled(page, "Echo times (ms)", "4, 8, 12")
     page.get_by_role("radio", name="Tikhonov").click()
     reconstruct(page)
     wait_for_map(page)

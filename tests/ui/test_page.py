@@ -94,6 +94,15 @@ class TestForm:
         assert not page.warning
         assert not button(page, "Reconstruct").disabled
 
+    def test_typed_times_stay_until_sidecars_say_otherwise(
+        self, open_page: Open, api: str, files: Files
+    ) -> None:
+        page = fill(drop(open_page(api), [files.phase]), "5 9 13", 7.0)
+        page = drop(page, [files.mask])
+        assert (field(page, "Echo times (ms)"), field(page, "Field strength (T)")) == ("5 9 13", "7.0")
+        page = drop(page, with_sidecars(files.echo_phase)[1::2])
+        assert (field(page, "Echo times (ms)"), field(page, "Field strength (T)")) == ("4, 8, 12", "3.0")
+
     def test_seconds_given_as_ms_are_noticed(self, open_page: Open, api: str, files: Files) -> None:
         page = fill(drop(open_page(api), [files.phase]), "0.004 0.008 0.012", 3.0)
         assert "4, 8, 12 ms" in page.warning[0].value

@@ -227,21 +227,17 @@ def _choice(label: str, options: Mapping[str, str], *, key: str, help: str | Non
 def _acquisition_inputs(known: Acquisition) -> tuple[str, float | None]:
     times, strength = st.columns([2, 1])
     default = format_times(known.echo_times_ms)
-    typed = times.text_input(
-        "Echo times (ms)",
-        value=default,
-        placeholder="e.g. 4, 12, 20, 28",
-        # New sidecars bring a new field; without them, what was typed stays.
-        key=f"times/{default}",
-    )
+    _preset("times", default)
+    _preset("tesla", known.field_strength)
+    typed = times.text_input("Echo times (ms)", placeholder="e.g. 4, 12, 20, 28", key="times")
     tesla = strength.number_input(
         "Field strength (T)",
-        value=known.field_strength,
+        value=None,
         min_value=0.0,
         step=0.5,
         format="%.4g",
         placeholder="e.g. 3",
-        key=f"tesla/{known.field_strength}",
+        key="tesla",
     )
     if default or known.field_strength is not None:
         found = ["echo times"] * bool(default) + ["field strength"] * (known.field_strength is not None)
@@ -249,6 +245,13 @@ def _acquisition_inputs(known: Acquisition) -> tuple[str, float | None]:
     for note in known.notes:
         st.warning(escape(note), icon=":material/info:")
     return typed, tesla
+
+
+def _preset(key: str, value: object) -> None:
+    """Fill a field when the sidecars say something new; otherwise what was typed stays."""
+    if key not in st.session_state or st.session_state.get(f"preset/{key}") != value:
+        st.session_state[key] = value
+        st.session_state[f"preset/{key}"] = value
 
 
 def _direction_input() -> tuple[float, float, float] | None:
