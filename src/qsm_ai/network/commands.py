@@ -30,9 +30,9 @@ def train(
         int, typer.Option(min=0, help="Over how many of the last steps the learning rate falls.")
     ] = 1500,
     batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 2,
-    crop: Annotated[int, typer.Option(min=8, help="Edge of a crop, voxels; a multiple of 8.")] = 64,
+    crop: Annotated[int, typer.Option(help="Edge of a crop, voxels; a multiple of 8.")] = 64,
     large_crop: Annotated[
-        int, typer.Option(min=8, help="Edge of the crop that one step in five takes instead, alone.")
+        int, typer.Option(help="Edge of the crop that one step in five takes instead, alone.")
     ] = 96,
     rate: Annotated[float, typer.Option(help="Learning rate of the plateau.")] = 1e-3,
     examples: Annotated[int, typer.Option(min=1, help="Invented scans to learn from.")] = 400,
@@ -53,15 +53,18 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> None:
     """Train QSM-ViT on invented scans, or go on where a checkpoint lies."""
-    for option, edge in (("--crop", crop), ("--large-crop", large_crop)):
-        if edge % 8:
-            raise typer.BadParameter(f"{edge} is not a multiple of 8.", param_hint=option)
     import torch
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from qsm_ai.network.training import Plan, Pool, Trainer
 
+    try:
+        plan = Plan(
+            steps=steps, decay=decay, batch=batch, crop=crop, large_crop=large_crop, rate=rate, seed=seed
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--crop, --large-crop") from None
     folder = pool or directory / "pool"
     console = Console(stderr=True)
     workers = _start_makers(folder, examples, labels, makers)
@@ -71,9 +74,6 @@ def train(
             _wait_for_examples(folder / "validation", 1, workers)
         if threads:
             torch.set_num_threads(threads)
-        plan = Plan(
-            steps=steps, decay=decay, batch=batch, crop=crop, large_crop=large_crop, rate=rate, seed=seed
-        )
         trainer = Trainer(plan, directory, "cuda" if torch.cuda.is_available() else "cpu")
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, disable=not console.is_terminal) as bar:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 import tempfile
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,7 +48,10 @@ def export_onnx(model: QsmVit, path: Path, *, half_weights: bool = True, edge: i
     """
     model = _contiguous(model)
     example = torch.zeros(2, len(CHANNELS), edge, edge, edge)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # PyTorch's exporter leans on parts of itself that it has deprecated, and misses torchvision.
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
         plain = Path(folder) / "plain.onnx"
         torch.onnx.export(
             model,

@@ -18,6 +18,10 @@ from torch import Tensor
 from qsm_ai.network.qsm_vit import QsmVit
 from qsm_ai.reconstruction.inputs import CHANNELS
 
+SMALLEST_CROP = 24
+"""Voxels. On a coarse grid of 2×2×2, oneDNN's bfloat16 gradient of a depthwise convolution holds what lay in
+memory before (PyTorch 2.13, channels last): steps are not reproducible there, and some are not finite."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -32,7 +36,7 @@ class Plan:
     batch : int
         Crops a step.
     crop : int
-        Edge of a crop, voxels, a multiple of eight.
+        Edge of a crop, voxels, a multiple of eight and at least ``SMALLEST_CROP``.
     large_crop : int
         Edge of the crop that one step in ``large_every`` uses instead, alone in its batch.
     large_every : int
@@ -41,6 +45,11 @@ class Plan:
     ema : float
         Decay of the averaged weights a step.
     seed : int
+
+    Raises
+    ------
+    ValueError
+        If a crop has an edge that the network cannot be trained on.
     """
 
     steps: int = 4000
@@ -53,6 +62,11 @@ class Plan:
     rate: float = 1e-3
     ema: float = 0.998
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for edge in (self.crop, self.large_crop):
+            if edge < SMALLEST_CROP or edge % 8:
+                raise ValueError(f"crops are multiples of 8 voxels, {SMALLEST_CROP} or more; not {edge}")
 
 
 def learning_rate(plan: Plan, step: int) -> float:

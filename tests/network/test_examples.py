@@ -1,0 +1,146 @@
+"""Examples are finite, consistent with the head they were made of, and free of scale."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from qsm_ai.network import examples
+from qsm_ai.network.anatomy import Head
+from qsm_ai.network.examples import (
+    MARGIN,
+    Example,
+    load_labels,
+    prepare_example,
+    random_example,
+    random_scan,
+    random_voxel,
+    write_pool,
+)
+from qsm_ai.network.geometry import bounding_box
+from qsm_ai.network.simulation import Echoes
+from qsm_ai.reconstruction.inputs import CHANNELS
+
+COARSE = (4.0, 4.5, 5.0)
+
+
+@pytest.fixture(scope="module")
+def scan() -> tuple[Head, Echoes]:
+    return random_scan(np.random.default_rng(21), COARSE, None)
+
+
+@pytest.fixture(scope="module", params=range(3))
+def example(request: pytest.FixtureRequest, scan: tuple[Head, Echoes]) -> Example:
+    """Different seeds: masks too small, too large or right, boundaries known or not."""
+    return prepare_example(np.random.default_rng(request.param), *scan)
+
+
+def test_an_example_is_finite_and_of_one_shape(example: Example) -> None:
+    assert example.inputs.shape == (len(CHANNELS), *example.target.shape)
+    assert example.weight.shape == example.target.shape
+    for volume in (example.inputs, example.target, example.weight):
+        assert volume.dtype == np.float32
+        assert np.isfinite(volume).all()
+    assert 0.005 < example.scale < 0.2
+
+
+def test_nothing_counts_outside_the_brain(example: Example) -> None:
+    assert set(np.unique(example.weight)) <= {np.float32(0), np.float32(0.2), np.float32(1)}
+    assert 0.1 < (example.weight == 1).mean() < 0.9
+    # The margin is outside.
+    for axis in range(3):
+        assert not example.weight.take([0, -1], axis).any()
+        assert not example.target.take([0, -1], axis).any()
+    measured = example.inputs[CHANNELS.index("mask")] > 0
+    assert (example.weight[measured] != np.float32(0.2)).all()
+
+
+def test_the_correction_leads_from_the_closed_form_map_to_the_truth(scan: tuple[Head, Echoes]) -> None:
+    head, echoes = scan
+    # A seed that leaves the mask as it is.
+    seed = next(s for s in range(20) if np.random.default_rng(s).random() > 0.4)
+    example = prepare_example(np.random.default_rng(seed), head, echoes)
+    box = bounding_box(head.brain, MARGIN)
+    made = (example.inputs[CHANNELS.index("tikhonov_fine")] + example.target) * example.scale
+    truth = np.where(head.brain, head.chi - head.chi[head.brain].mean(), 0)[box]
+    np.testing.assert_allclose(made, truth, atol=1e-6)
+
+
+def test_inputs_and_target_do_not_know_the_scale_of_susceptibility(scan: tuple[Head, Echoes]) -> None:
+    head, echoes = scan
+    # Twice the susceptibility at half the field strength: the very same phases.
+    stronger = replace(head, chi=2 * head.chi)
+    weaker = replace(echoes, field_strength=echoes.field_strength / 2, true_field=2 * echoes.true_field)
+    first = prepare_example(np.random.default_rng(1), head, echoes)
+    second = prepare_example(np.random.default_rng(1), stronger, weaker)
+    assert second.scale == pytest.approx(2 * first.scale, rel=1e-4)
+    same = first.weight == second.weight
+    assert same.mean() > 0.999
+    np.testing.assert_allclose(second.inputs, first.inputs, atol=2e-3)
+    np.testing.assert_allclose(second.target, first.target, atol=2e-3)
+
+
+def test_scans_are_such_as_scanners_make(scan: tuple[Head, Echoes]) -> None:
+    _, echoes = scan
+    assert echoes.field_strength in {1.5, 3.0, 7.0}
+    assert 1 <= len(echoes.echo_times) <= 8
+    assert list(echoes.echo_times) == sorted(echoes.echo_times)
+    assert 0.001 < echoes.echo_times[0] <= echoes.echo_times[-1] < 0.07
+    assert np.linalg.norm(echoes.b0_direction) == pytest.approx(1)
+
+
+def test_voxels_are_such_as_scanners_make() -> None:
+    rng = np.random.default_rng(0)
+    sizes = np.array([random_voxel(rng) for _ in range(300)])
+    assert sizes.min() >= 0.85
+    assert sizes.max() <= 3.2
+    longest = sizes.max(axis=1) / sizes.min(axis=1)
+    assert longest.max() <= 2
+    assert 0.3 < (longest == 1).mean() < 0.7
+
+
+def test_an_empty_mask_is_no_example(scan: tuple[Head, Echoes]) -> None:
+    head, echoes = scan
+    speck = np.zeros_like(head.brain)
+    speck[20, 20, 20] = True
+    # A seed that shrinks the mask.
+    seed = next(s for s in range(20) if np.random.default_rng(s).random() < 0.25)
+    with (
+        pytest.raises(ValueError, match="nothing of the brain"),
+        pytest.warns(RuntimeWarning, match="empty|invalid"),
+    ):
+        prepare_example(np.random.default_rng(seed), replace(head, brain=speck), echoes)
+
+
+def test_a_pool_is_written_once_and_holds_its_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examples, "random_voxel", lambda rng: COARSE)
+    pool = tmp_path / "pool"
+    assert write_pool(pool, range(7, 9), None) == 2
+    before = {p.name: p.stat().st_mtime_ns for p in pool.iterdir()}
+    assert sorted(before) == ["000007.npy", "000008.npy"]
+    assert write_pool(pool, range(7, 9), None) == 0
+    assert {p.name: p.stat().st_mtime_ns for p in pool.iterdir()} == before
+    stored = np.load(pool / "000008.npy")
+    made = random_example(np.random.default_rng(8), None)
+    assert stored.dtype == np.float16
+    np.testing.assert_array_equal(stored[:5], made.inputs.astype(np.float16))
+    np.testing.assert_array_equal(stored[5], made.target.astype(np.float16))
+    np.testing.assert_array_equal(stored[6], made.weight.astype(np.float16))
+
+
+def test_labels_are_turned_upright_and_cropped(tmp_path: Path) -> None:
+    data = np.zeros((12, 10, 8), np.int16)
+    data[2:7, 3:9, 1:5] = 2
+    data[2, 3, 1] = 41
+    # Stored left to right, and head downwards.
+    nib.save(nib.Nifti1Image(data, np.diag([-1.0, 1.0, -1.0, 1.0])), tmp_path / "labels.nii.gz")
+    labels = load_labels(tmp_path / "labels.nii.gz")
+    assert labels.shape == (5, 6, 4)
+    assert labels.dtype == np.int16
+    assert np.argwhere(labels == 41).tolist() == [[4, 0, 3]]

@@ -1,0 +1,105 @@
+"""Network inputs are dimensionless: the scale of a scan reaches the network only as a number beside them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from qsm_ai.physics.inversion import Inverter, tikhonov
+from qsm_ai.reconstruction.inputs import (
+    CHANNELS,
+    ERROR_CEILING,
+    FINE,
+    SMALLEST_SCALE,
+    SMOOTH,
+    network_inputs,
+)
+
+SHAPE, VOXEL, DIRECTION = (28, 26, 24), (1.0, 1.2, 1.5), (0.0, 0.6, 0.8)
+
+Inputs = tuple[NDArray[np.float32], NDArray[np.float32], float]
+
+
+@pytest.fixture(scope="module")
+def mask() -> NDArray[np.bool_]:
+    x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
+    return x**2 + y**2 + z**2 < 0.8
+
+
+@pytest.fixture(scope="module")
+def field(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    texture = gaussian_filter(np.random.default_rng(0).standard_normal(SHAPE), 1.5)
+    return (0.02 * texture / texture.std() * mask).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def error(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    spread = np.random.default_rng(1).uniform(0.0005, 0.003, SHAPE)
+    spread[10, 10, 10] = 10.0
+    return spread.astype(np.float32)
+
+
+def inputs_of(field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_]) -> Inputs:
+    return network_inputs(Inverter(field, VOXEL, DIRECTION), error, mask)
+
+
+@pytest.mark.parametrize("factor", [0.3, 2.0, 50.0])
+def test_a_scan_times_a_factor_has_the_same_inputs(
+    factor: float, field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> None:
+    inputs, first, scale = inputs_of(field, error, mask)
+    times = np.float32(factor)
+    inputs_too, first_too, scale_too = inputs_of(times * field, times * error, mask)
+    assert scale_too == pytest.approx(factor * scale, rel=1e-5)
+    np.testing.assert_allclose(inputs_too, inputs, atol=1e-4)
+    np.testing.assert_allclose(first_too, factor * first, atol=1e-5 * factor)
+
+
+def test_channels_are_what_their_names_say(
+    field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> None:
+    inputs, first, scale = inputs_of(field, error, mask)
+    assert inputs.shape == (len(CHANNELS), *SHAPE)
+    assert inputs.dtype == first.dtype == np.float32
+    named = dict(zip(CHANNELS, inputs, strict=True))
+    np.testing.assert_allclose(named["local_field"] * scale, field, atol=1e-6)
+    for name, regularisation in (("tikhonov_fine", FINE), ("tikhonov_smooth", SMOOTH)):
+        expected = tikhonov(field, mask, VOXEL, DIRECTION, regularisation)
+        np.testing.assert_allclose(named[name] * scale, expected, atol=1e-6)
+    np.testing.assert_allclose(named["tikhonov_fine"] * scale, first, atol=1e-6)
+    np.testing.assert_array_equal(named["mask"], mask)
+
+
+def test_the_scale_is_the_robust_spread_of_the_smoother_map(
+    field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> None:
+    _, _, scale = inputs_of(field, error, mask)
+    inside = tikhonov(field, mask, VOXEL, DIRECTION, SMOOTH)[mask]
+    assert scale == pytest.approx(1.4826 * np.median(np.abs(inside - np.median(inside))), rel=1e-5)
+
+
+def test_nothing_is_seen_outside_the_mask(
+    field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> None:
+    inputs, first, _ = inputs_of(field, error, mask)
+    assert not inputs[:, ~mask].any()
+    assert not first[~mask].any()
+
+
+def test_a_wild_error_is_cut_and_all_others_keep_their_order(
+    field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> None:
+    inputs, _, _ = inputs_of(field, error, mask)
+    channel = inputs[CHANNELS.index("field_error")]
+    assert channel[10, 10, 10] == channel.max() == ERROR_CEILING
+    tame = mask & (error < 1)
+    assert np.corrcoef(channel[tame], error[tame])[0, 1] > 0.999
+
+
+def test_an_empty_field_is_not_blown_up(error: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
+    inputs, first, scale = inputs_of(np.zeros(SHAPE, np.float32), error, mask)
+    assert scale == SMALLEST_SCALE
+    assert np.isfinite(inputs).all()
+    assert not first.any()
