@@ -47,7 +47,7 @@ def test_events_tell_the_whole_story_and_end_with_the_job(client: Any, files: An
 
 def test_a_running_job_says_where_it_is(client: Any, running: dict[str, Any]) -> None:
     assert running["state"] == "running"
-    assert running["title"] == "Inverting in closed form"
+    assert running["title"] == "Inverting with classical methods"
     assert 0 < running["fraction"] < 1
     assert running["queue_position"] is None
 

@@ -59,13 +59,13 @@ def test_nothing_counts_outside_the_brain(example: Example) -> None:
     assert (example.weight[measured] != np.float32(0.2)).all()
 
 
-def test_the_correction_leads_from_the_closed_form_map_to_the_truth(scan: tuple[Head, Echoes]) -> None:
+def test_the_correction_leads_from_the_classical_map_to_the_truth(scan: tuple[Head, Echoes]) -> None:
     head, echoes = scan
     # A seed that leaves the mask as it is.
     seed = next(s for s in range(20) if np.random.default_rng(s).random() > 0.4)
     example = prepare_example(np.random.default_rng(seed), head, echoes)
     box = bounding_box(head.brain, MARGIN)
-    made = (example.inputs[CHANNELS.index("tikhonov_fine")] + example.target) * example.scale
+    made = (example.inputs[CHANNELS.index("total_variation")] + example.target) * example.scale
     truth = np.where(head.brain, head.chi - head.chi[head.brain].mean(), 0)[box]
     np.testing.assert_allclose(made, truth, atol=1e-6)
 

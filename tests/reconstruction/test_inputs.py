@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from qsm_ai.physics.inversion import Inverter, tikhonov
+from qsm_ai.physics.referencing import reference
+from qsm_ai.physics.total_variation import total_variation
 from qsm_ai.reconstruction.inputs import (
     CHANNELS,
     ERROR_CEILING,
-    FINE,
     SMALLEST_SCALE,
     SMOOTH,
+    USUAL_SCALE,
     network_inputs,
 )
 
@@ -65,10 +67,12 @@ def test_channels_are_what_their_names_say(
     assert inputs.dtype == first.dtype == np.float32
     named = dict(zip(CHANNELS, inputs, strict=True))
     np.testing.assert_allclose(named["local_field"] * scale, field, atol=1e-6)
-    for name, regularisation in (("tikhonov_fine", FINE), ("tikhonov_smooth", SMOOTH)):
-        expected = tikhonov(field, mask, VOXEL, DIRECTION, regularisation)
-        np.testing.assert_allclose(named[name] * scale, expected, atol=1e-6)
-    np.testing.assert_allclose(named["tikhonov_fine"] * scale, first, atol=1e-6)
+    smooth = tikhonov(field, mask, VOXEL, DIRECTION, SMOOTH)
+    np.testing.assert_allclose(named["tikhonov"] * scale, smooth, atol=1e-6)
+    factor = np.float32(USUAL_SCALE / scale)
+    least = total_variation(field * factor, mask, VOXEL, DIRECTION) / factor
+    np.testing.assert_allclose(first, reference(least, mask, "mean"), atol=1e-6)
+    np.testing.assert_allclose(named["total_variation"] * scale, first, atol=1e-6)
     np.testing.assert_array_equal(named["mask"], mask)
 
 

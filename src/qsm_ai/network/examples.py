@@ -74,7 +74,7 @@ def load_labels(path: Path) -> NDArray[np.int16]:
 
 def random_voxel(rng: np.random.Generator) -> Triple:
     """Draw a voxel size, mm: 0.85 to 1.6, half of the time up to twice as long along one axis."""
-    size = np.full(3, np.exp(rng.uniform(np.log(0.85), np.log(1.6))))
+    size = np.full(3, np.exp(rng.uniform(np.log(0.95), np.log(1.7))))
     if rng.random() < 0.5:
         size[rng.integers(3)] *= rng.uniform(1, 2)
     x, y, z = (float(s) for s in size)
@@ -143,8 +143,8 @@ def prepare_example(rng: np.random.Generator, head: Head, echoes: Echoes) -> Exa
     """Take a scan through unwrapping, field mapping and background removal, as the pipeline does.
 
     What users bring differs: some of the masks are a little too small or too large, some of the phases are
-    unwrapped by our own path following instead of the truth, and some of the inner field is known beforehand, as
-    it is in a second pass.
+    unwrapped by our own path following instead of the truth, and some of the inner field is known
+    beforehand, as it is when the background is removed a second time.
 
     Parameters
     ----------
@@ -172,8 +172,7 @@ def prepare_example(rng: np.random.Generator, head: Head, echoes: Echoes) -> Exa
     fit = fit_field(unwrapped, echoes.magnitude, mask, echoes.echo_times, echoes.field_strength)
     sure = reliable(fit.standard_error, mask)
     inside = np.where(mask, head.chi - head.chi[mask & head.brain].mean(), 0).astype(np.float32)
-    # How much of the inner field disturbs the removal: all in a first pass, less in a second, none with a true
-    # field.
+    # How much of the inner field disturbs the removal: all the first time, less the second, or none.
     left = float(rng.choice([1.0, rng.random(), 0.0], p=[0.5, 0.35, 0.15]))
     known = np.zeros_like(inside)
     if left < 1:

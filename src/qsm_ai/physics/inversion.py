@@ -25,6 +25,7 @@ class Inverter:
     def __init__(
         self, local_field: Array, voxel_size: Voxel, b0_direction: Voxel, margin: int | None = None
     ) -> None:
+        self.local_field, self.voxel_size, self.b0_direction = local_field, voxel_size, b0_direction
         self.shape = tuple(local_field.shape[-3:])
         margins = tuple(max(8, n // 4) for n in self.shape) if margin is None else (margin,) * 3
         self.padded = fast_shape(self.shape, margins)

@@ -1,4 +1,4 @@
-"""What the network sees: local field, closed-form maps, the field's error and the mask, free of scale."""
+"""What the network sees: local field, two classical maps, the field's error and the mask, free of scale."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_ai.physics.inversion import Inverter
+from qsm_ai.physics.referencing import reference
+from qsm_ai.physics.total_variation import total_variation
 
-CHANNELS = ("local_field", "tikhonov_fine", "tikhonov_smooth", "field_error", "mask")
-FINE, SMOOTH = 0.01, 0.05
-"""Tikhonov regularisations of the map that the network corrects and of the smoother one beside it."""
+CHANNELS = ("local_field", "total_variation", "tikhonov", "field_error", "mask")
+SMOOTH = 0.05
+"""Tikhonov regularisation of the map that sets the scale."""
+
+USUAL_SCALE = 0.025
+"""ppm; of a healthy brain. Total variation is sought at this scale, so that it follows that of the field."""
 
 ERROR_GAIN, ERROR_CEILING = 10.0, 5.0
 SMALLEST_SCALE = 1e-4
@@ -21,7 +26,7 @@ def network_inputs(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
     r"""Dimensionless inputs, so that the whole is equivariant to a change of scale.
 
-    All maps are divided by the robust scale of the smoother inversion inside the mask,
+    All maps are divided by the robust scale of a smooth Tikhonov inversion inside the mask,
 
     .. math:: s = 1.4826 \, \mathrm{median} |\chi_{0.05} - \mathrm{median}\,\chi_{0.05}|
 
@@ -38,14 +43,16 @@ def network_inputs(
     inputs : (5, X, Y, Z) float32
         In the order of ``CHANNELS``.
     first : (X, Y, Z) float32, ppm
-        The finer inversion, which the network corrects.
+        The map of least total variation, mean zero in the mask, which the network corrects.
     scale : float, ppm
     """
-    first = inverter.tikhonov(FINE) * mask
+    field = inverter.local_field * mask
     smooth = inverter.tikhonov(SMOOTH) * mask
     inside = smooth[mask]
     scale = max(1.4826 * float(np.median(np.abs(inside - np.median(inside)))), SMALLEST_SCALE)
-    field = inverter.volume(inverter.spectrum) * mask
+    factor = np.float32(USUAL_SCALE / scale)
+    least = total_variation(field * factor, mask, inverter.voxel_size, inverter.b0_direction) / factor
+    first = reference(least, mask, "mean")
     error = np.minimum(standard_error * np.float32(ERROR_GAIN / scale), np.float32(ERROR_CEILING)) * mask
     inputs = np.stack([field / scale, first / scale, smooth / scale, error, mask.astype(np.float32)])
     return inputs.astype(np.float32), first.astype(np.float32), scale

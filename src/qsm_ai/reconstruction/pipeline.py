@@ -19,7 +19,6 @@ from qsm_ai.physics.r2star import r2star
 from qsm_ai.physics.referencing import reference
 from qsm_ai.physics.total_variation import total_variation
 from qsm_ai.physics.unwrapping import unwrap_echoes
-from qsm_ai.physics.v_sharp import v_sharp
 from qsm_ai.reconstruction.inputs import network_inputs
 from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.options import Options
@@ -207,7 +206,7 @@ class _Work:
 
     inverter: Inverter | None = None
     network_inputs: Volume | None = None
-    closed_form: Volume | None = None
+    classical: Volume | None = None
     scale: float = 1.0
     prior: Volume | None = None
 
@@ -288,7 +287,6 @@ def _without_background(work: _Work, total: Volume) -> Volume:
         from qsm_ai.physics.background import lbv
 
         return lbv(total, work.valid, voxel_size)
-    from qsm_ai.physics.pdf import pdf
 
     return pdf(total, work.valid, voxel_size, b0_direction)
 
@@ -311,53 +309,46 @@ def _inversion(work: _Work) -> None:
     work.volumes["chi"] = reference(chi, mask, work.options.reference)
 
 
-def _network(work: _Work) -> None:
-    """Predict, and, where the background was removed here, predict again from a better local field.
-
-    What is taken for background depends on what the inner sources do at the rim. The first map tells, so that the
-    background is sought a second time in what that map leaves unexplained.
-    """
-    again = work.options.background != "v-sharp" and work.scan.local_field is None
-    passes = 2 if again else 1
-    work.prior = _predict(work, 0, passes)
-    if again:
-        assert work.inverter is not None  # noqa: S101 - the stage before made it
-        inner = work.inverter.forward(reference(work.prior, work.volumes["mask"], "mean"))
-        unexplained = work.volumes["total_field"] - inner
-        work.volumes["local_field"] = (_without_background(work, unexplained) + inner) * work.valid
-        _prepare(work)
-        work.prior = _predict(work, 1, passes)
-
-
 def _prepare(work: _Work) -> None:
-    """Closed-form maps and network inputs of the local field as it is now."""
+    """Classical maps and network inputs, the second time from a better local field.
+
+    What is taken for background depends on what the inner sources do at the rim. A first map tells, so that
+    the background is sought again in what that map leaves unexplained.
+    """
+    work.inverter = Inverter(work.volumes["local_field"], *work.geometry)
     mask = work.valid
     error = work.volumes.get("field_error", mask * np.float32(TYPICAL_FIELD_ERROR))
-    work.inverter = Inverter(work.volumes["local_field"], *work.geometry)
-    work.network_inputs, work.closed_form, work.scale = network_inputs(work.inverter, error, mask)
+    inputs = network_inputs(work.inverter, error, mask)
+    if work.scan.local_field is None and work.options.background != "v-sharp":
+        work.reporter.step(0.4, "once more, knowing the first map")
+        _, first, _ = inputs
+        inner = work.inverter.forward(first)
+        unexplained = work.volumes["total_field"] - inner
+        work.volumes["local_field"] = (_without_background(work, unexplained) + inner) * mask
+        work.reporter.step(0.7)
+        work.inverter = Inverter(work.volumes["local_field"], *work.geometry)
+        inputs = network_inputs(work.inverter, error, mask)
+    work.network_inputs, work.classical, work.scale = inputs
 
 
-def _predict(work: _Work, turn: int, passes: int) -> Volume:
-    """The network's map, ppm: the closed-form one and its correction, patch by patch."""
+def _network(work: _Work) -> None:
     assert work.network is not None  # noqa: S101 - reconstruct() sees to it
     assert work.network_inputs is not None  # noqa: S101 - the stage before made them
-    assert work.closed_form is not None  # noqa: S101
+    assert work.classical is not None  # noqa: S101
     mask = work.volumes["mask"]
     plan = plan_patches(mask)
-    total = passes * len(plan)
     correction = np.zeros(mask.shape, dtype=np.float32)
-    work.reporter.step(turn / passes, f"patch {turn * len(plan)} of {total}")
+    work.reporter.step(0.0, f"patch 0 of {len(plan)}")
     for batch in plan.batches(PATCHES_AT_ONCE):
 
         def on_patch(done: int, first: int = batch.start) -> None:
-            count = turn * len(plan) + first + done
-            work.reporter.step(count / total, f"patch {count} of {total}")
+            count = first + done
+            work.reporter.step(count / len(plan), f"patch {count} of {len(plan)}")
 
         corrections = work.network.predict(plan.cut(work.network_inputs, batch), on_patch)
         plan.blend(corrections, correction, batch)
-    chi: Volume = (work.closed_form + np.float32(work.scale) * correction) * mask
-    work.network_inputs = work.closed_form = None
-    return chi
+    work.prior = (work.classical + np.float32(work.scale) * correction) * mask
+    work.network_inputs = work.classical = None
 
 
 def _consistency(work: _Work) -> None:
