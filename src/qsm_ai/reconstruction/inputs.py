@@ -21,6 +21,12 @@ SMALLEST_SCALE = 1e-4
 """ppm; below it a volume holds nothing but rounding, and dividing by it would blow that up."""
 
 
+def robust_scale(chi: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
+    """1.4826 times the median absolute deviation of a map (X, Y, Z), ppm, in the mask, but never zero."""
+    inside = chi[mask]
+    return max(1.4826 * float(np.median(np.abs(inside - np.median(inside)))), SMALLEST_SCALE)
+
+
 def network_inputs(
     inverter: Inverter, standard_error: NDArray[np.float32], mask: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
@@ -48,8 +54,7 @@ def network_inputs(
     """
     field = inverter.local_field * mask
     smooth = inverter.tikhonov(SMOOTH) * mask
-    inside = smooth[mask]
-    scale = max(1.4826 * float(np.median(np.abs(inside - np.median(inside)))), SMALLEST_SCALE)
+    scale = robust_scale(smooth, mask)
     factor = np.float32(USUAL_SCALE / scale)
     least = total_variation(field * factor, mask, inverter.voxel_size, inverter.b0_direction) / factor
     first = reference(least, mask, "mean")

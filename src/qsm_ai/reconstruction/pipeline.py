@@ -14,12 +14,13 @@ from qsm_ai.physics.field_mapping import fit_field, reliable
 from qsm_ai.physics.inversion import Inverter, tikhonov, tkd
 from qsm_ai.physics.laplacian_unwrapping import unwrap_laplacian
 from qsm_ai.physics.masking import brain_mask
+from qsm_ai.physics.noise import cone_noise
 from qsm_ai.physics.pdf import pdf
 from qsm_ai.physics.r2star import r2star
 from qsm_ai.physics.referencing import reference
 from qsm_ai.physics.total_variation import total_variation
 from qsm_ai.physics.unwrapping import unwrap_echoes
-from qsm_ai.reconstruction.inputs import network_inputs
+from qsm_ai.reconstruction.inputs import SMOOTH, network_inputs, robust_scale
 from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.options import Options
 from qsm_ai.reconstruction.patches import plan_patches
@@ -35,11 +36,8 @@ MARGIN = 4
 PATCHES_AT_ONCE = 16
 """That are held in memory together."""
 
-CONSISTENCY_WEIGHT = 0.01
-"""μ, dimensionless."""
-
-TYPICAL_FIELD_ERROR = 0.001
-"""ppm, for a scan that starts from a field whose noise nobody knows."""
+CONSISTENCY_FACTOR, LEAST_CONSISTENCY, MOST_CONSISTENCY = 44.0, 0.005, 2.0
+"""Of μ = 44 (noise / scale)², held between the two others: the noisier the field, the less it overrules."""
 
 SMALLEST_BRAIN = 100
 """Voxels of a mask that was found, not given."""
@@ -208,6 +206,7 @@ class _Work:
     network_inputs: Volume | None = None
     classical: Volume | None = None
     scale: float = 1.0
+    noise: float = 0.0
     prior: Volume | None = None
 
     @property
@@ -317,7 +316,10 @@ def _prepare(work: _Work) -> None:
     """
     work.inverter = Inverter(work.volumes["local_field"], *work.geometry)
     mask = work.valid
-    error = work.volumes.get("field_error", mask * np.float32(TYPICAL_FIELD_ERROR))
+    error = work.volumes.get("field_error")
+    if error is None:
+        spread = robust_scale(work.inverter.tikhonov(SMOOTH), mask)
+        error = mask * np.float32(cone_noise(work.inverter, mask, spread))
     inputs = network_inputs(work.inverter, error, mask)
     if work.scan.local_field is None and work.options.background != "v-sharp":
         work.reporter.step(0.4, "once more, knowing the first map")
@@ -329,6 +331,7 @@ def _prepare(work: _Work) -> None:
         work.inverter = Inverter(work.volumes["local_field"], *work.geometry)
         inputs = network_inputs(work.inverter, error, mask)
     work.network_inputs, work.classical, work.scale = inputs
+    work.noise = float(np.median(error[mask]))
 
 
 def _network(work: _Work) -> None:
@@ -355,7 +358,10 @@ def _consistency(work: _Work) -> None:
     assert work.prior is not None  # noqa: S101 - the stage before made it
     assert work.inverter is not None  # noqa: S101
     mask = work.volumes["mask"]
-    chi = work.inverter.consistency(work.prior, CONSISTENCY_WEIGHT, work.valid) * mask
+    weight = CONSISTENCY_FACTOR * (work.noise / work.scale) ** 2
+    weight = min(max(weight, LEAST_CONSISTENCY), MOST_CONSISTENCY)
+    work.scores["consistency_weight"] = weight
+    chi = work.inverter.consistency(work.prior, weight, work.valid) * mask
     work.volumes["chi"] = reference(chi, mask, work.options.reference)
     work.prior = work.inverter = None
 
