@@ -96,8 +96,8 @@ def test_scans_are_such_as_scanners_make(scan: tuple[Head, Echoes]) -> None:
 def test_voxels_are_such_as_scanners_make() -> None:
     rng = np.random.default_rng(0)
     sizes = np.array([random_voxel(rng) for _ in range(300)])
-    assert sizes.min() >= 0.85
-    assert sizes.max() <= 3.2
+    assert sizes.min() >= 0.95
+    assert sizes.max() <= 3.4
     longest = sizes.max(axis=1) / sizes.min(axis=1)
     assert longest.max() <= 2
     assert 0.3 < (longest == 1).mean() < 0.7
@@ -109,10 +109,7 @@ def test_an_empty_mask_is_no_example(scan: tuple[Head, Echoes]) -> None:
     speck[20, 20, 20] = True
     # A seed that shrinks the mask.
     seed = next(s for s in range(20) if np.random.default_rng(s).random() < 0.25)
-    with (
-        pytest.raises(ValueError, match="nothing of the brain"),
-        pytest.warns(RuntimeWarning, match="empty|invalid"),
-    ):
+    with pytest.raises(ValueError, match="nothing of the brain"):
         prepare_example(np.random.default_rng(seed), replace(head, brain=speck), echoes)
 
 

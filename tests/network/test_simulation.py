@@ -55,7 +55,7 @@ def test_a_ball_of_susceptibility_makes_the_field_of_a_dipole() -> None:
     wrong = (field - field[around].mean()) - (expected - expected[around].mean())
     assert np.abs(wrong[around]).max() < 0.08 * np.abs(expected[around]).max()
     inside = radius < 0.6 * centre_radius
-    assert np.abs((field - field[around].mean())[inside]).max() < 0.03 * chi
+    assert np.abs((field - field[around].mean())[inside]).max() < 0.05 * chi
 
 
 def test_a_ball_of_water_in_air_has_no_field_of_its_own() -> None:

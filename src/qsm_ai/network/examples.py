@@ -40,7 +40,7 @@ class Example:
     inputs : (5, X, Y, Z) float32
         See ``reconstruction.inputs``.
     target : (X, Y, Z) float32
-        The correction to the finer inversion, in units of ``scale``.
+        The correction to the first map, in units of ``scale``.
     weight : (X, Y, Z) float32
         One where the loss counts, less where the field was lost, zero outside the brain.
     scale : float, ppm
@@ -73,7 +73,7 @@ def load_labels(path: Path) -> NDArray[np.int16]:
 
 
 def random_voxel(rng: np.random.Generator) -> Triple:
-    """Draw a voxel size, mm: 0.85 to 1.6, half of the time up to twice as long along one axis."""
+    """Draw a voxel size, mm: 0.95 to 1.7, half of the time up to twice as long along one axis."""
     size = np.full(3, np.exp(rng.uniform(np.log(0.95), np.log(1.7))))
     if rng.random() < 0.5:
         size[rng.integers(3)] *= rng.uniform(1, 2)
@@ -157,6 +157,11 @@ def prepare_example(rng: np.random.Generator, head: Head, echoes: Echoes) -> Exa
     -------
     Example
         Cropped to the mask with a margin.
+
+    Raises
+    ------
+    ValueError
+        If so little of the brain is there that the mask is empty.
     """
     mask = head.brain
     draw = rng.random()
@@ -164,6 +169,9 @@ def prepare_example(rng: np.random.Generator, head: Head, echoes: Echoes) -> Exa
         mask = binary_erosion(mask, iterations=int(rng.integers(1, 3)))
     elif draw < 0.4:
         mask = binary_dilation(mask)
+    box = bounding_box(mask, MARGIN)
+    if box is None:
+        raise ValueError("nothing of the brain is left in the mask")
 
     if rng.random() < 0.15:
         unwrapped = unwrap_echoes(echoes.phase, echoes.magnitude, mask, echoes.echo_times)
@@ -184,14 +192,11 @@ def prepare_example(rng: np.random.Generator, head: Head, echoes: Echoes) -> Exa
         local = lbv(unknown, sure, head.voxel_size)
     local = (local + known) * sure
 
-    box = bounding_box(mask, MARGIN)
-    if box is None:
-        raise ValueError("nothing of the brain is left in the mask")
     inverter = Inverter(local[box], head.voxel_size, echoes.b0_direction)
-    inputs, finer, scale = network_inputs(inverter, fit.standard_error[box], sure[box])
+    inputs, first, scale = network_inputs(inverter, fit.standard_error[box], sure[box])
     # Bone and air that a poor mask took in are nobody's to predict.
     weight = (mask & head.brain)[box] * np.where(sure[box], np.float32(1), np.float32(TRUST_IN_LOST_FIELD))
-    target = (inside[box] - finer) / np.float32(scale) * mask[box]
+    target = (inside[box] - first) / np.float32(scale) * mask[box]
     return Example(inputs, target.astype(np.float32), weight.astype(np.float32), scale)
 
 

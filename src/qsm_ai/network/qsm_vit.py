@@ -107,7 +107,7 @@ class Transformer(nn.Module):
 
 
 class QsmVit(nn.Module):
-    """Predicts the correction to a closed-form susceptibility map.
+    """Predicts the correction to a classical susceptibility map.
 
     Space to depth by 2; convolutions at 1/2 and 1/4 resolution; a transformer at 1/8; the way back up with
     skip connections; depth to space. Before any training the correction is zero.
