@@ -33,7 +33,6 @@ ENV PATH=/app/bin:${PATH} \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    NUMBA_CACHE_DIR=/tmp/numba \
     QSM_HOST=0.0.0.0 \
     QSM_PORT=8000 \
     QSM_DATA_DIR=/data

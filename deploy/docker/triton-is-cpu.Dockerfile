@@ -11,7 +11,7 @@ ENV PIP_NO_CACHE_DIR=1 \
     PYTHONPATH=/build/src \
     QSM_TRITON_ENV=/triton
 COPY requirements/triton.txt requirements/
-COPY src/qsm_ai/__init__.py src/qsm_ai/
+# Without the package around it, which would ask for its own installation.
 COPY src/qsm_ai/inference src/qsm_ai/inference
 RUN python3 -m qsm_ai.inference.environment
 
