@@ -22,7 +22,18 @@ SMALLEST_SCALE = 1e-4
 
 
 def robust_scale(chi: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
-    """1.4826 times the median absolute deviation of a map (X, Y, Z), ppm, in the mask, but never zero."""
+    """Spread of a map in the mask: 1.4826 times its median absolute deviation.
+
+    Parameters
+    ----------
+    chi : (X, Y, Z) float32, ppm
+    mask : (X, Y, Z) bool
+
+    Returns
+    -------
+    float, ppm
+        ``SMALLEST_SCALE`` or more.
+    """
     inside = chi[mask]
     return max(1.4826 * float(np.median(np.abs(inside - np.median(inside)))), SMALLEST_SCALE)
 
