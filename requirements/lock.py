@@ -32,7 +32,7 @@ LAYERS: dict[str, list[str]] = {
     "runtime": [*PROJECT, *EXTRAS["dicom"], *EXTRAS["local"], *EXTRAS["api"], *EXTRAS["ui"]],
     "backend": [*PROJECT, *EXTRAS["dicom"], *EXTRAS["api"], *EXTRAS["postgres"]],
     "ui": [*EXTRAS["ui"]],
-    "test": [*EXTRAS["test"], *without_torch(EXTRAS["train"]), *TORCH_NEEDS],
+    "test": [*EXTRAS["test"], *EXTRAS["bench"], *without_torch(EXTRAS["train"]), *TORCH_NEEDS],
     "reference": ["numpy", "onnxruntime"],
     "build": [*PYPROJECT["build-system"]["requires"], "editables", "pip"],
 }
