@@ -20,6 +20,7 @@ from qsm_ai.network.export import (  # noqa: E402
     OUTPUT,
     SMALLEST_HALF,
     export_onnx,
+    keep_checkpoint,
     load_checkpoint,
     parity,
     rounded_to_half,
@@ -135,3 +136,14 @@ def test_a_checkpoint_that_does_not_name_its_architecture_has_the_default_one(tm
     torch.save({"average": weights, "step": 5}, tmp_path / "old.pt")
     loaded = load_checkpoint(tmp_path / "old.pt")
     assert torch.equal(loaded.leave.weight, weights["leave.weight"])
+
+
+def test_a_kept_checkpoint_holds_the_averaged_weights_in_half_precision(tmp_path: Path) -> None:
+    model = QsmVit()
+    full = tmp_path / "checkpoint.pt"
+    torch.save({"average": model.state_dict(), "architecture": model.architecture}, full)
+    kept = keep_checkpoint(full, tmp_path / "kept.pt")
+    assert kept.stat().st_size < 0.6 * full.stat().st_size
+    again = load_checkpoint(kept).state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(again[name], value.half().float())

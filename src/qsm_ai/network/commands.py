@@ -48,6 +48,9 @@ def train(
             help="FreeSurfer labels of a head at 1 mm: its anatomy joins the invented ones.",
         ),
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint whose averaged weights a new training begins with.")
+    ] = None,
     makers: Annotated[int, typer.Option(min=1, help="Processes that make examples meanwhile.")] = 1,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of the training; 0 for all.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
@@ -57,6 +60,7 @@ def train(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from qsm_ai.network.export import load_checkpoint
     from qsm_ai.network.training import Plan, Pool, Trainer
 
     try:
@@ -74,7 +78,8 @@ def train(
             _wait_for_examples(folder / "validation", 1, workers)
         if threads:
             torch.set_num_threads(threads)
-        trainer = Trainer(plan, directory, "cuda" if torch.cuda.is_available() else "cpu")
+        begin = load_checkpoint(start) if start else None
+        trainer = Trainer(plan, directory, "cuda" if torch.cuda.is_available() else "cpu", begin)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
             task = bar.add_task("training", total=steps, completed=trainer.step)

@@ -135,6 +135,27 @@ def load_checkpoint(path: Path) -> QsmVit:
     return model.eval()
 
 
+def keep_checkpoint(checkpoint: Path, path: Path) -> Path:
+    """Write the averaged weights of a checkpoint alone, in half precision: what a later training starts from.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        Of a training.
+    path : Path
+        Of the smaller file, which ``load_checkpoint`` reads too.
+
+    Returns
+    -------
+    Path
+    """
+    model = load_checkpoint(checkpoint)
+    average = {name: value.half() for name, value in model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"average": average, "architecture": model.architecture}, path)
+    return path
+
+
 def parity(model: QsmVit, path: Path, *, edge: int = PATCH, seed: int = 0) -> dict[str, float]:
     """Compare what ONNX Runtime and OpenVINO make of an exported file with PyTorch, on a random patch.
 
