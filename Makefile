@@ -60,7 +60,7 @@ lint: $(STAMPS)/test ## Check style, formatting, types and the arrows between pa
 	@$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(STAMPS)/test triton ## Measure accuracy and speed (docs/benchmarks.md says how to read them)
+bench: $(STAMPS)/test ## Measure accuracy and speed (docs/benchmarks.md says how to read them)
 	@$(BIN)/qsm-ai benchmark accuracy
 	@$(BIN)/qsm-ai benchmark speed
 

@@ -224,5 +224,6 @@ def _mount(module: str, needs: str) -> None:
 
 
 _mount("qsm_ai.network.commands", needs="torch")
+_mount("qsm_ai.benchmark.commands", needs="qsm_ci")
 _mount("qsm_ai.serve", needs="tritonclient")
 _mount("qsm_ai.inference.commands", needs="tritonclient")

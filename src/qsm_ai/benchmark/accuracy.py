@@ -75,7 +75,7 @@ def score(chi: NDArray[np.float32], truth: NDArray[np.float32], mask: NDArray[np
 
 def measure(
     cases: Iterable[Case],
-    network: Network,
+    network: Network | None,
     methods: Iterable[str] = METHODS,
     tell: Callable[[Score], None] = lambda _: None,
 ) -> list[Score]:
@@ -84,7 +84,8 @@ def measure(
     Parameters
     ----------
     cases : Case
-    network : Network
+    network : Network or None
+        Needed for the method "qsm-vit" alone.
     methods : names of methods
     tell : callable
         Given each score as it is known.
@@ -102,6 +103,8 @@ def measure(
             for method in chosen:
                 result = reconstruct(scan, Options(method=method), network)  # type: ignore[arg-type]
                 numbers = score(result.chi, phantom.chi, phantom.scan.mask)
-                scores.append(Score(case.name, start, method, seconds=sum(result.timings.values()), **numbers))
+                scores.append(
+                    Score(case.name, start, method, seconds=sum(result.timings.values()), **numbers)
+                )
                 tell(scores[-1])
     return scores
