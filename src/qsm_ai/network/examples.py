@@ -187,13 +187,14 @@ def prepare_example(rng: np.random.Generator, head: Head, echoes: Echoes) -> Exa
         known = np.float32(1 - left) * forward_field(inside, head.voxel_size, echoes.b0_direction, margin=24)
     unknown = fit.total_field - known
     if rng.random() < 0.8:
-        local = pdf(unknown, sure, head.voxel_size, echoes.b0_direction)
+        silent = np.where(sure, np.float32(1), np.float32(np.inf))
+        local = pdf(unknown, mask, head.voxel_size, echoes.b0_direction, silent)
     else:
         local = lbv(unknown, sure, head.voxel_size)
     local = (local + known) * sure
 
     inverter = Inverter(local[box], head.voxel_size, echoes.b0_direction)
-    inputs, first, scale = network_inputs(inverter, fit.standard_error[box], sure[box])
+    inputs, first, scale = network_inputs(inverter, fit.standard_error[box], mask[box], sure[box])
     # Bone and air that a poor mask took in are nobody's to predict.
     weight = (mask & head.brain)[box] * np.where(sure[box], np.float32(1), np.float32(TRUST_IN_LOST_FIELD))
     target = (inside[box] - first) / np.float32(scale) * mask[box]

@@ -39,7 +39,10 @@ def robust_scale(chi: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
 
 
 def network_inputs(
-    inverter: Inverter, standard_error: NDArray[np.float32], mask: NDArray[np.bool_]
+    inverter: Inverter,
+    standard_error: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    known: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
     r"""Dimensionless inputs, so that the whole is equivariant to a change of scale.
 
@@ -50,10 +53,13 @@ def network_inputs(
     Parameters
     ----------
     inverter : Inverter
-        Of the local field (ppm), zero outside the mask.
+        Of the local field (ppm), zero where it is unknown.
     standard_error : (X, Y, Z) float32, ppm
     mask : (X, Y, Z) bool
-        Voxels whose field can be trusted.
+        Where susceptibility is sought.
+    known : (X, Y, Z) bool or None
+        Voxels of the mask whose field can be trusted; all of it when left out. The total-variation map reaches
+        into the others: a calcification without signal still shows in the field around it.
 
     Returns
     -------
@@ -63,12 +69,15 @@ def network_inputs(
         The map of least total variation, mean zero in the mask, which the network corrects.
     scale : float, ppm
     """
-    field = inverter.local_field * mask
-    smooth = inverter.tikhonov(SMOOTH) * mask
-    scale = robust_scale(smooth, mask)
+    known = mask if known is None else known
+    field = inverter.local_field * known
+    smooth = inverter.tikhonov(SMOOTH) * known
+    scale = robust_scale(smooth, known)
     factor = np.float32(USUAL_SCALE / scale)
-    least = total_variation(field * factor, mask, inverter.voxel_size, inverter.b0_direction) / factor
+    trusted = known.astype(np.float32)
+    geometry = inverter.voxel_size, inverter.b0_direction
+    least = total_variation(field * factor, mask, *geometry, weights=trusted) / factor
     first = reference(least, mask, "mean")
-    error = np.minimum(standard_error * np.float32(ERROR_GAIN / scale), np.float32(ERROR_CEILING)) * mask
-    inputs = np.stack([field / scale, first / scale, smooth / scale, error, mask.astype(np.float32)])
+    error = np.minimum(standard_error * np.float32(ERROR_GAIN / scale), np.float32(ERROR_CEILING)) * known
+    inputs = np.stack([field / scale, first / scale, smooth / scale, error, trusted])
     return inputs.astype(np.float32), first.astype(np.float32), scale

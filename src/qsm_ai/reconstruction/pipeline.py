@@ -287,7 +287,10 @@ def _without_background(work: _Work, total: Volume) -> Volume:
 
         return lbv(total, work.valid, voxel_size)
 
-    return pdf(total, work.valid, voxel_size, b0_direction)
+    # Voxels without a trustworthy field say nothing, but are no place for outer sources either: a calcification
+    # there would be taken for background.
+    silent = np.where(work.valid, np.float32(1), np.float32(np.inf))
+    return pdf(total, work.volumes["mask"], voxel_size, b0_direction, silent) * work.valid
 
 
 def _inversion(work: _Work) -> None:
@@ -320,7 +323,8 @@ def _prepare(work: _Work) -> None:
     if error is None:
         spread = robust_scale(work.inverter.tikhonov(SMOOTH), mask)
         error = mask * np.float32(cone_noise(work.inverter, mask, spread))
-    inputs = network_inputs(work.inverter, error, mask)
+    whole = mask if work.options.background == "v-sharp" else work.volumes["mask"]
+    inputs = network_inputs(work.inverter, error, whole, mask)
     if work.scan.local_field is None and work.options.background != "v-sharp":
         work.reporter.step(0.4, "once more, knowing the first map")
         _, first, _ = inputs
@@ -329,7 +333,7 @@ def _prepare(work: _Work) -> None:
         work.volumes["local_field"] = (_without_background(work, unexplained) + inner) * mask
         work.reporter.step(0.7)
         work.inverter = Inverter(work.volumes["local_field"], *work.geometry)
-        inputs = network_inputs(work.inverter, error, mask)
+        inputs = network_inputs(work.inverter, error, whole, mask)
     work.network_inputs, work.classical, work.scale = inputs
     work.noise = float(np.median(error[mask]))
 
@@ -350,7 +354,8 @@ def _network(work: _Work) -> None:
 
         corrections = work.network.predict(plan.cut(work.network_inputs, batch), on_patch)
         plan.blend(corrections, correction, batch)
-    work.prior = (work.classical + np.float32(work.scale) * correction) * mask
+    # Where the field is unknown the network saw nothing to correct by.
+    work.prior = (work.classical + np.float32(work.scale) * correction * work.valid) * mask
     work.network_inputs = work.classical = None
 
 
