@@ -20,7 +20,7 @@ SCORE_MEANINGS = {
     "residual_rms_ppm": "root mean square of the field that the map does not explain, ppm",
     "residual_relative": "root mean square of that residual over that of the local field",
     "residual_chi_square": "median squared residual over its noise; 1 says that only noise is left",
-    "consistency_weight": "weight of the network's map against the measured field, set by the noise; dimensionless",
+    "consistency_weight": "weight of the network's map against the measured field, set by its noise",
 }
 PACKAGES = ("numpy", "scipy", "nibabel", "openvino", "tritonclient")
 

@@ -188,8 +188,8 @@ class Trainer:
         Gets ``checkpoint.pt`` and ``curve.csv``; training goes on from the checkpoint there.
     device : str
     model : QsmVit or None
-        Another architecture than the default, or one that already has weights: training starts from them where
-        the folder holds no checkpoint.
+        Another architecture than the default, or one that already has weights: training starts from them
+        where the folder holds no checkpoint.
 
     Raises
     ------

@@ -21,9 +21,9 @@ LEAKAGE = 0.046
 def cone_noise(inverter: Inverter, mask: NDArray[np.bool_], scale: float) -> float:
     r"""Standard deviation of the noise of a local field.
 
-    On the cone where the dipole kernel vanishes the field of any susceptibility vanishes too. What is found there
-    at high frequency, :math:`P = \mathrm{median} |F f|^2 / \ln 2` for N voxels of noise, is noise and a little
-    signal that the mask's edge scatters there,
+    On the cone where the dipole kernel vanishes the field of any susceptibility vanishes too. What is found
+    there at high frequency, :math:`P = \mathrm{median} |F f|^2 / \ln 2` for N voxels of noise, is noise and a
+    little signal that the mask's edge scatters there,
 
     .. math:: \sigma^2 = P / N - (0.046 \, s)^2
 

@@ -58,8 +58,8 @@ def network_inputs(
     mask : (X, Y, Z) bool
         Where susceptibility is sought.
     known : (X, Y, Z) bool or None
-        Voxels of the mask whose field can be trusted; all of it when left out. The total-variation map reaches
-        into the others: a calcification without signal still shows in the field around it.
+        Voxels of the mask whose field can be trusted; all of it when left out. The total-variation map
+        reaches into the others: a calcification without signal still shows in the field around it.
 
     Returns
     -------

@@ -287,8 +287,8 @@ def _without_background(work: _Work, total: Volume) -> Volume:
 
         return lbv(total, work.valid, voxel_size)
 
-    # Voxels without a trustworthy field say nothing, but are no place for outer sources either: a calcification
-    # there would be taken for background.
+    # Voxels without a trustworthy field say nothing, but are no place for outer sources either: a
+    # calcification there would be taken for background.
     silent = np.where(work.valid, np.float32(1), np.float32(np.inf))
     return pdf(total, work.volumes["mask"], voxel_size, b0_direction, silent) * work.valid
 
