@@ -152,7 +152,7 @@ def test_progress_names_every_stage_and_never_falls(scan: Scan) -> None:
     assert fractions[-1] == 1
     names = [stage.name for stage in STAGES]
     assert list(dict.fromkeys(at.stage for at in told)) == names
-    assert [at.detail for at in told if at.stage == "network"][-1] == "patch 1 of 1"
+    assert [at.detail for at in told if at.stage == "network"][-1] == "patch 2 of 2"
     assert all(0 <= at.stage_fraction <= 1 and at.title for at in told)
 
 

@@ -36,8 +36,8 @@ MARGIN = 4
 PATCHES_AT_ONCE = 16
 """That are held in memory together."""
 
-CONSISTENCY_FACTOR, LEAST_CONSISTENCY, MOST_CONSISTENCY = 44.0, 0.005, 2.0
-"""Of μ = 44 (noise / scale)², held between the two others: the noisier the field, the less it overrules."""
+CONSISTENCY_FACTOR, LEAST_CONSISTENCY, MOST_CONSISTENCY = 20.0, 0.005, 2.0
+"""Of μ = 20 (noise / scale)², held between the two others: the noisier the field, the less it overrules."""
 
 SMALLEST_BRAIN = 100
 """Voxels of a mask that was found, not given."""
@@ -301,6 +301,10 @@ def _inversion(work: _Work) -> None:
     method = work.options.method
     if method == "qsm-vit":
         _prepare(work)
+        if _refines(work):
+            assert work.classical is not None  # noqa: S101 - just made
+            work.reporter.step(0.4, "once more, knowing a first map")
+            _refine(work, work.classical)
         return
     if method == "tkd":
         chi = tkd(local, mask, voxel_size, b0_direction)
@@ -312,51 +316,67 @@ def _inversion(work: _Work) -> None:
 
 
 def _prepare(work: _Work) -> None:
-    """Classical maps and network inputs, the second time from a better local field.
-
-    What is taken for background depends on what the inner sources do at the rim. A first map tells, so that
-    the background is sought again in what that map leaves unexplained.
-    """
+    """Classical maps and network inputs of the local field as it is now."""
     work.inverter = Inverter(work.volumes["local_field"], *work.geometry)
-    mask = work.valid
+    known = work.valid
     error = work.volumes.get("field_error")
     if error is None:
-        spread = robust_scale(work.inverter.tikhonov(SMOOTH), mask)
-        error = mask * np.float32(cone_noise(work.inverter, mask, spread))
-    whole = mask if work.options.background == "v-sharp" else work.volumes["mask"]
-    inputs = network_inputs(work.inverter, error, whole, mask)
-    if work.scan.local_field is None and work.options.background != "v-sharp":
-        work.reporter.step(0.4, "once more, knowing the first map")
-        _, first, _ = inputs
-        inner = work.inverter.forward(first)
-        unexplained = work.volumes["total_field"] - inner
-        work.volumes["local_field"] = (_without_background(work, unexplained) + inner) * mask
-        work.reporter.step(0.7)
-        work.inverter = Inverter(work.volumes["local_field"], *work.geometry)
-        inputs = network_inputs(work.inverter, error, whole, mask)
+        spread = robust_scale(work.inverter.tikhonov(SMOOTH), known)
+        error = known * np.float32(cone_noise(work.inverter, known, spread))
+    sought = known if work.options.background == "v-sharp" else work.volumes["mask"]
+    inputs = network_inputs(work.inverter, error, sought, known)
     work.network_inputs, work.classical, work.scale = inputs
-    work.noise = float(np.median(error[mask]))
+    work.noise = float(np.median(error[known]))
+
+
+def _refines(work: _Work) -> bool:
+    """Whether the background can be sought again: V-SHARP has no use for a map, a given local field no need."""
+    return work.scan.local_field is None and work.options.background != "v-sharp"
+
+
+def _refine(work: _Work, chi: Volume) -> None:
+    """Remove the background once more, knowing a map, and prepare anew.
+
+    What is taken for background depends on what the inner sources do at the rim. A map tells, so that the
+    background is sought again in what the map leaves unexplained.
+    """
+    assert work.inverter is not None  # noqa: S101 - there is no map without one
+    inner = work.inverter.forward(reference(chi, work.volumes["mask"], "mean"))
+    unexplained = work.volumes["total_field"] - inner
+    work.volumes["local_field"] = (_without_background(work, unexplained) + inner) * work.valid
+    _prepare(work)
 
 
 def _network(work: _Work) -> None:
+    passes = 2 if _refines(work) else 1
+    work.prior = _predict(work, 0, passes)
+    if passes == 2:
+        _refine(work, work.prior)
+        work.prior = _predict(work, 1, passes)
+
+
+def _predict(work: _Work, turn: int, passes: int) -> Volume:
+    """The network's map, ppm: the classical one and its correction, patch by patch."""
     assert work.network is not None  # noqa: S101 - reconstruct() sees to it
     assert work.network_inputs is not None  # noqa: S101 - the stage before made them
     assert work.classical is not None  # noqa: S101
     mask = work.volumes["mask"]
     plan = plan_patches(mask)
+    before, total = turn * len(plan), passes * len(plan)
     correction = np.zeros(mask.shape, dtype=np.float32)
-    work.reporter.step(0.0, f"patch 0 of {len(plan)}")
+    work.reporter.step(before / total, f"patch {before} of {total}")
     for batch in plan.batches(PATCHES_AT_ONCE):
 
         def on_patch(done: int, first: int = batch.start) -> None:
-            count = first + done
-            work.reporter.step(count / len(plan), f"patch {count} of {len(plan)}")
+            count = before + first + done
+            work.reporter.step(count / total, f"patch {count} of {total}")
 
         corrections = work.network.predict(plan.cut(work.network_inputs, batch), on_patch)
         plan.blend(corrections, correction, batch)
     # Where the field is unknown the network saw nothing to correct by.
-    work.prior = (work.classical + np.float32(work.scale) * correction * work.valid) * mask
+    chi: Volume = (work.classical + np.float32(work.scale) * correction * work.valid) * mask
     work.network_inputs = work.classical = None
+    return chi
 
 
 def _consistency(work: _Work) -> None:
