@@ -330,7 +330,7 @@ def _prepare(work: _Work) -> None:
 
 
 def _refines(work: _Work) -> bool:
-    """Whether the background can be sought again: V-SHARP cannot use a map, a given local field needs none."""
+    """Whether to seek the background again: V-SHARP cannot use a map, a given local field needs none."""
     return work.scan.local_field is None and work.options.background != "v-sharp"
 
 
