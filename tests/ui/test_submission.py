@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qsm_ai.ui.command import command_line
-from qsm_ai.ui.submission import Submission
+from qsm_ai.ui.submission import BACKGROUNDS, UNWRAPPINGS, Submission
 from qsm_ai.ui.uploads import File, Role
 
 PHASE = [File(f"sub-01_echo-{n}_part-phase_MEGRE.nii.gz", b"p") for n in (1, 2)]
@@ -53,6 +53,10 @@ class TestSubmission:
     def test_leaves_out_what_is_unknown(self) -> None:
         fields = Submission(files={Role.LOCAL_FIELD: [File("f.nii", b"")]}).fields()
         assert not {"te_ms", "b0", "b0_direction"} & set(fields)
+
+    def test_the_first_choice_on_the_page_is_the_default(self) -> None:
+        assert next(iter(BACKGROUNDS)) == submission().background
+        assert next(iter(UNWRAPPINGS)) == submission().unwrapping
 
 
 class TestCommand:

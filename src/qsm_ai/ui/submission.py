@@ -24,8 +24,8 @@ UNWRAPPINGS = {
     "laplacian": "Laplacian",
 }
 BACKGROUNDS = {
-    "lbv": "LBV",
     "pdf": "PDF",
+    "lbv": "LBV",
     "v-sharp": "V-SHARP",
 }
 PHASE_SIGNS = {
