@@ -49,6 +49,10 @@ _INVERSION = {
     "tikhonov": ("closed-form Tikhonov regularisation (weight 0.01)", TIKHONOV_AND_TV),
     "tv": ("total-variation regularisation, solved by ADMM", TIKHONOV_AND_TV),
 }
+_AGAIN = (
+    "(background removal was repeated on the field that the total-variation map, and then the network's first "
+    "map, left unexplained) "
+)
 
 
 def methods_paragraph(scan: Scan, options: Options, network: str | None) -> tuple[str, tuple[Citation, ...]]:
@@ -98,11 +102,12 @@ def methods_paragraph(scan: Scan, options: Options, network: str | None) -> tupl
         how, source = _BACKGROUND[options.background]
         sentences.append(f"Background fields were removed by {how} {cite(source)}.")
     direction = ", ".join(f"{b:.4f}" for b in scan.b0_direction)
+    repeated = scan.local_field is None and options.background != "v-sharp"
     if options.method == "qsm-vit":
         sentences.append(
-            f"The dipole inversion {cite(DIPOLE)} used QSM-ViT ({network or 'no model'}): a closed-form "
-            f"Tikhonov map {cite(TIKHONOV_AND_TV)} was corrected patch by patch by a convolutional "
-            "transformer network and then held to the measured field in k-space,"
+            f"The dipole inversion {cite(DIPOLE)} used QSM-ViT ({network or 'no model'}): a total-variation "
+            f"map {cite(TIKHONOV_AND_TV)} was corrected patch by patch by a convolutional transformer network "
+            f"{_AGAIN if repeated else ''}and then held to the measured field inside the mask,"
         )
     else:
         how, source = _INVERSION[options.method]
