@@ -107,6 +107,8 @@ def test_speed_of_the_network_is_held_against_its_operations(tmp_path: Path) -> 
     stage = next(stage for stage in timing["stages"] if stage["stage"] == "network")
     assert timing["patches"] == 2  # one patch, predicted twice
     assert stage["operations"] > 1e10
-    assert stage["floor"] == pytest.approx(stage["operations"] / timing["convolution_rate"])
+    # Between its two passes the stage removes the background again, by transforms.
+    network = stage["operations"] / timing["convolution_rate"]
+    assert network < stage["floor"]
     assert record["network"]["sha256"][:12] in timing["network"]
     assert model_file().name not in record["command"]

@@ -50,8 +50,8 @@ _INVERSION = {
     "tv": ("total-variation regularisation, solved by ADMM", TIKHONOV_AND_TV),
 }
 _AGAIN = (
-    "(background removal was repeated on the field that the total-variation map, and then the network's first "
-    "map, left unexplained) "
+    "(background removal was repeated on the field that the total-variation map, and then the network's "
+    "first map, left unexplained) "
 )
 
 
@@ -106,8 +106,8 @@ def methods_paragraph(scan: Scan, options: Options, network: str | None) -> tupl
     if options.method == "qsm-vit":
         sentences.append(
             f"The dipole inversion {cite(DIPOLE)} used QSM-ViT ({network or 'no model'}): a total-variation "
-            f"map {cite(TIKHONOV_AND_TV)} was corrected patch by patch by a convolutional transformer network "
-            f"{_AGAIN if repeated else ''}and then held to the measured field inside the mask,"
+            f"map {cite(TIKHONOV_AND_TV)} was corrected patch by patch by a convolutional transformer "
+            f"network {_AGAIN if repeated else ''}and then held to the measured field inside the mask,"
         )
     else:
         how, source = _INVERSION[options.method]
