@@ -7,7 +7,8 @@ import pytest
 from scipy.ndimage import label
 
 from qsm_ai.network.geometry import Noise, head_coordinates
-from qsm_ai.network.tissue import NUCLEI, invented_brain, largest_part, nuclei, tissues
+from qsm_ai.network.tissue import NUCLEI, invented_brain, nuclei, tissues
+from qsm_ai.physics.morphology import largest_component
 
 SHAPE, VOXEL = (45, 54, 45), (4.0, 4.0, 4.0)
 
@@ -57,5 +58,5 @@ def test_nuclei_off_the_grid_are_left_out() -> None:
 def test_only_the_largest_part_stays() -> None:
     mask = np.zeros((9, 9, 9), np.bool_)
     mask[:2, 0, 0] = mask[4:8, 4, 4] = True
-    assert np.argwhere(largest_part(mask)).tolist() == [[x, 4, 4] for x in range(4, 8)]
-    assert not largest_part(np.zeros_like(mask)).any()
+    assert np.argwhere(largest_component(mask)).tolist() == [[x, 4, 4] for x in range(4, 8)]
+    assert not largest_component(np.zeros_like(mask)).any()

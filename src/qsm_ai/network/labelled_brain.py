@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_closing, binary_fill_holes, map_coordinates
 
 from qsm_ai.network.geometry import Coordinates, Noise, Volume
-from qsm_ai.network.tissue import CSF, GREY, WHITE, Brain, largest_part
+from qsm_ai.network.tissue import CSF, GREY, WHITE, Brain
+from qsm_ai.physics.morphology import largest_component
 
 FREESURFER: dict[str, tuple[int, ...]] = {
     "white": (2, 41, 251, 252, 253, 254, 255, 7, 46, 16, 77),
@@ -74,7 +75,7 @@ def labelled_brain(
     bend = np.float32(rng.uniform(1, 5))
     bent = [x / np.float32(s) + bend * noise.field(50) for x, s in zip(c, stretch, strict=True)]
     inside = sample_labels(labels, bent, (np.arange(values.shape[1]) > 0).astype(np.float32)) > 0.5
-    brain = largest_part(binary_fill_holes(binary_closing(inside, iterations=int(rng.integers(2, 6)))))
+    brain = largest_component(binary_fill_holes(binary_closing(inside, iterations=int(rng.integers(2, 6)))))
     chi, signal, r2star = (sample_labels(labels, bent, v) for v in values)
     chi += np.float32(0.012 * rng.random()) * noise.field(rng.uniform(9, 25))
     return Brain(brain, (chi * brain).astype(np.float32), signal, r2star)

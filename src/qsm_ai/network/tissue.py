@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label
 
 from qsm_ai.network.geometry import (
     Coordinates,
@@ -18,6 +17,7 @@ from qsm_ai.network.geometry import (
     random_rotation,
     share_inside,
 )
+from qsm_ai.physics.morphology import largest_component
 
 WHITE, GREY, CSF = -0.03, 0.02, 0.019
 """Published susceptibilities relative to water, ppm."""
@@ -82,7 +82,7 @@ def invented_brain(
         return variety * spread * float(rng.standard_normal())
 
     distance, tissue = tissues(rng, c, noise, scale, width)
-    brain = largest_part(distance > 0)
+    brain = largest_component(distance > 0)
     chi = (WHITE + stray(0.012)) * tissue["white"]
     chi = chi + (GREY + stray(0.012)) * tissue["grey"]
     chi = chi + (CSF + stray(0.01)) * tissue["csf"]
@@ -195,22 +195,3 @@ def nuclei(
             chi[box] = chi[box] * (1 - inside) + level * gradient * inside
             share[box] = np.maximum(share[box], inside)
     return chi, share
-
-
-def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Keep the largest connected part of a mask.
-
-    Parameters
-    ----------
-    mask : (X, Y, Z) bool
-
-    Returns
-    -------
-    (X, Y, Z) bool
-    """
-    parts, count = label(mask)
-    if count <= 1:
-        return mask
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    return np.asarray(parts == sizes.argmax())

@@ -105,12 +105,14 @@ def like(array: np.ndarray, reference: Array) -> Array:
     return array_namespace(reference).asarray(array, device=reference.device)
 
 
-def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
+def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice, slice]:
     """The smallest box that holds a mask, for transforms that need no more.
 
     Parameters
     ----------
     mask : (X, Y, Z) bool
+    margin : voxels
+        Kept around the mask where the volume has room for them.
 
     Returns
     -------
@@ -123,7 +125,9 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
     """
     if not mask.any():
         raise ValueError("the mask is empty")
-    x, y, z = (
-        np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))[[0, -1]] for axis in range(3)
-    )
-    return slice(x[0], x[1] + 1), slice(y[0], y[1] + 1), slice(z[0], z[1] + 1)
+    box = []
+    for axis, size in enumerate(mask.shape):
+        filled = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        box.append(slice(max(0, int(filled[0]) - margin), min(size, int(filled[-1]) + 1 + margin)))
+    x, y, z = box
+    return x, y, z

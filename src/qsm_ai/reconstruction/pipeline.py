@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_ai.physics.field_mapping import fit_field, reliable
+from qsm_ai.physics.fourier import bounding_box
 from qsm_ai.physics.inversion import Inverter, tikhonov, tkd
 from qsm_ai.physics.laplacian_unwrapping import unwrap_laplacian
 from qsm_ai.physics.masking import brain_mask
@@ -237,7 +238,7 @@ def _mask(work: _Work) -> None:
             raise MaskRefusal(
                 "No brain could be found in the images.", mend="Give a mask of the brain with --mask."
             )
-    work.box = _box(mask, MARGIN)
+    work.box = bounding_box(mask, MARGIN)
     work.valid = work.volumes["mask"] = work.crop(mask)
 
 
@@ -414,16 +415,3 @@ STEPS: dict[str, Callable[[_Work], None]] = {
     "physics_check": _physics_check,
 }
 """How each stage of the table is done."""
-
-
-def _box(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice, slice]:
-    """The smallest box around the mask, with a margin where the volume has room for it."""
-    box = []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        filled = np.flatnonzero(mask.any(axis=others))
-        box.append(
-            slice(max(0, int(filled[0]) - margin), min(mask.shape[axis], int(filled[-1]) + 1 + margin))
-        )
-    x, y, z = box
-    return x, y, z
