@@ -120,6 +120,11 @@ class JobStore:
         self._reader = self._engine.execution_options(reading=True)
         _metadata.create_all(self._engine)
 
+    @property
+    def engine(self) -> sa.Engine:
+        """The database, for records that live beside the jobs."""
+        return self._engine
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
