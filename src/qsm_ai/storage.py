@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import obstore
-from obstore.exceptions import NotFoundError
+from obstore.exceptions import GenericError, NotFoundError
 from obstore.store import LocalStore, from_url
 
 CHUNK = 4 * 1024 * 1024
@@ -117,8 +117,26 @@ class Storage:
                 part = await obstore.get_range_async(self._store, _checked(key), start=start, end=until)
             except MISSING as error:
                 raise ObjectNotFoundError(key) from error
+            except GenericError as error:
+                if "non-partial" not in str(error):
+                    raise
+                async for rest in self._without_ranges(key, start, stop):
+                    yield rest
+                return
             yield bytes(part)
             start = until
+
+    async def _without_ranges(self, key: str, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Read from the beginning and leave out what is not wanted: some S3 servers cannot serve parts."""
+        result = await obstore.get_async(self._store, _checked(key))
+        at = 0
+        async for chunk in result.stream(min_chunk_size=CHUNK):
+            begin, end = max(start - at, 0), stop - at
+            at += len(chunk)
+            if begin < len(chunk):
+                yield bytes(chunk)[begin:end]
+            if at >= stop:
+                return
 
     async def fetch(self, key: str, path: Path) -> None:
         """Copy an object into a local file in constant memory."""

@@ -11,12 +11,11 @@ from prometheus_fastapi_instrumentator import Instrumentator
 from starlette.middleware.cors import CORSMiddleware
 
 from qsm_ai import __version__
-from qsm_ai.api import logs, problems
+from qsm_ai.api import logs, problems, security
 from qsm_ai.api.context import Context
-from qsm_ai.api.metrics import BUCKETS
 from qsm_ai.api.middleware import RequestMiddleware
 from qsm_ai.api.problems import ProblemDocument
-from qsm_ai.api.routes import health, jobs, reconstruct
+from qsm_ai.api.routes import account, admin, health, jobs, reconstruct, uploads
 from qsm_ai.api.settings import Settings
 
 DESCRIPTION = """
@@ -53,27 +52,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.context = Context(settings)
     problems.install(app)
+    security.install(app)
     app.include_router(reconstruct.router)
+    app.include_router(uploads.router)
     app.include_router(jobs.router)
+    app.include_router(account.router)
+    app.include_router(admin.router)
     app.include_router(health.router)
     _document_problems(app)
+    metrics = app.state.context.metrics
     Instrumentator(
-        registry=app.state.context.metrics.registry,
-        excluded_handlers=[
-            "/healthz",
-            "/readyz",
-            "/metrics",
-            "/docs",
-            "/redoc",
-            "/openapi.json",
-            ".*/events$",
-        ],
-    ).instrument(app, latency_lowr_buckets=BUCKETS)
+        registry=metrics.registry,
+        excluded_handlers=["/healthz", "/readyz", "/metrics", "/docs", "/redoc", "/openapi.json"],
+    ).add(metrics.request_done).instrument(app)
     app.add_middleware(RequestMiddleware)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
-        allow_methods=["GET", "POST", "DELETE"],
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
         allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "Range", "X-Request-ID"],
         expose_headers=[
             "Location",
@@ -96,6 +92,7 @@ def _document_problems(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = original()
+            security.document(document)
             schemas = document["components"]["schemas"]
             schemas["ProblemDocument"] = ProblemDocument.model_json_schema(
                 ref_template="#/components/schemas/{model}"

@@ -11,10 +11,18 @@ from typing import Annotated, cast
 import structlog
 from fastapi import Depends, FastAPI, Path, Request
 
+from qsm_ai.access.denial import not_an_administrator
+from qsm_ai.access.gate import Gate
+from qsm_ai.access.identity import Identity, Role
+from qsm_ai.access.limits import Quotas, RateLimit
+from qsm_ai.access.overview import Overview
 from qsm_ai.api.metrics import Metrics
+from qsm_ai.api.pending import PendingUploads
+from qsm_ai.api.presigning import Presigner
 from qsm_ai.api.schemas import Check
 from qsm_ai.api.settings import MIB, Settings
 from qsm_ai.api.slices import VolumeCache
+from qsm_ai.api.upload_records import UploadRecords
 from qsm_ai.inference.errors import InferenceFailure
 from qsm_ai.inference.triton import TritonNetwork
 from qsm_ai.jobs.hub import Hub
@@ -46,6 +54,11 @@ class Context:
         self.hub = Hub()
         self.volumes = VolumeCache(settings.slice_cache_mb * MIB)
         self.metrics = Metrics(self.store)
+        self.gate = Gate.build(self.store.engine, keys="keys" in settings.access, oidc=settings.oidc)
+        self.overview = Overview(self.store.engine, self.store.now)
+        # The one user of an open service shares it with nobody.
+        self.rate_limit = RateLimit(settings.rate_limit, settings.rate_limit_storage)
+        self.quotas = Quotas() if self.gate.is_open else settings.quotas
         self.jobs = Jobs(
             store=self.store,
             storage=self.storage,
@@ -53,6 +66,19 @@ class Context:
             slots=settings.workers,
             max_queued=settings.max_queued,
             forget=self.volumes.forget,
+        )
+        self.pending = PendingUploads(
+            records=UploadRecords(self.store),
+            storage=self.storage,
+            presigner=Presigner.from_url(
+                settings.storage,
+                lifetime=settings.presigned_s,
+                endpoint=settings.storage_public_endpoint,
+            ),
+            lifetime=settings.pending_hours * 3600,
+            limit=settings.max_upload_bytes,
+            most_bytes=settings.max_pending_mb * MIB,
+            stall=settings.upload_stall_s,
         )
         self.triton = TritonNetwork(settings.triton_url)
         # One pool for both: the process that checked an upload is warm for the job. No check waits for a job.
@@ -90,6 +116,7 @@ class Context:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.gate.aclose()
             await self.triton.aclose()
             await self.pool.close()
             self.store.close()
@@ -140,6 +167,8 @@ class Context:
                 removed = await self.jobs.sweep(hours * 3600 if hours else None)
                 if removed:
                     log.info("sweep.removed", jobs=removed)
+                if expired := await self.pending.sweep():
+                    log.info("sweep.removed", uploads=expired)
             except Exception as error:  # a store that is away for a moment must not end the sweeping
                 log.exception("sweep.trouble", error=type(error).__name__)
             await asyncio.sleep(self.settings.sweep_every_s)
@@ -153,9 +182,27 @@ def context_of(request: Request) -> Context:
 InContext = Annotated[Context, Depends(context_of)]
 
 
-def owner_of(_request: Request) -> str:
-    """Whose jobs this request is about; without access control there is one user."""
-    return "local"
+def identity_of(request: Request) -> Identity:
+    """Who is asking, as the door found out (see ``security``); nobody gets here otherwise."""
+    return cast(Identity, request.state.identity)
+
+
+Visitor = Annotated[Identity, Depends(identity_of)]
+
+
+def administrator(visitor: Visitor) -> Identity:
+    """Who is asking, if that is an administrator."""
+    if visitor.role is not Role.ADMIN:
+        raise not_an_administrator()
+    return visitor
+
+
+Administrator = Annotated[Identity, Depends(administrator)]
+
+
+def owner_of(visitor: Visitor) -> str:
+    """Whose jobs this request is about; an administrator's are their own, as everybody's."""
+    return visitor.owner
 
 
 Owner = Annotated[str, Depends(owner_of)]

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from qsm_ai.api.upload_records import NoRoomForUploadError, UploadNotFoundError
 from qsm_ai.jobs.problem import Problem
 from qsm_ai.jobs.store import JobNotFoundError, QueueFullError, WrongStateError
 
@@ -84,6 +85,14 @@ NOT_FOUND = Problem(
     mend="Check the address; a deleted job and its results are gone for good.",
 )
 
+NO_ROOM = Problem(
+    code="too-many-uploads",
+    title="Too much is waiting to become a job",
+    status=429,
+    detail="You have announced as many bytes as may wait.",
+    mend="Make jobs of the uploads, delete some, or try again after the time in Retry-After.",
+)
+
 QUEUE_FULL = Problem(
     code="queue-full",
     title="The queue is full",
@@ -103,6 +112,14 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(JobNotFoundError)
     async def _no_job(_request: Request, _error: JobNotFoundError) -> JSONResponse:
         return problem_response(NOT_FOUND)
+
+    @app.exception_handler(UploadNotFoundError)
+    async def _no_upload(_request: Request, _error: UploadNotFoundError) -> JSONResponse:
+        return problem_response(NOT_FOUND)
+
+    @app.exception_handler(NoRoomForUploadError)
+    async def _no_room(_request: Request, _error: NoRoomForUploadError) -> JSONResponse:
+        return problem_response(NO_ROOM, headers={"Retry-After": str(RETRY_AFTER)})
 
     @app.exception_handler(QueueFullError)
     async def _full(_request: Request, _error: QueueFullError) -> JSONResponse:

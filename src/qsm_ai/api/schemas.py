@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from qsm_ai.api.problems import ProblemDocument
 from qsm_ai.jobs.records import Job, State
+from qsm_ai.reconstruction.options import Background, Method, Reference, Unwrapping
 from qsm_ai.reconstruction.stages import ARTEFACTS, STAGES
 
 _TITLES = {stage.name: stage.title for stage in STAGES}
@@ -77,6 +79,97 @@ class JobView(BaseModel):
     links: Links
 
 
+class UploadRequest(BaseModel):
+    """A file to be sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=500, examples=["sub-01_part-phase_MEGRE.nii.gz"])
+    size: int = Field(ge=1, le=1 << 50, description="Bytes.", examples=[41943040])
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="If given, other bytes are refused."
+    )
+
+
+class UploadTarget(BaseModel):
+    """Where the bytes go."""
+
+    href: str = Field(
+        description="Send the file there with PUT. An absolute address lies at the object store; it knows "
+        "nothing of parts and wants no `Authorization`."
+    )
+    method: Literal["PUT"] = "PUT"
+    direct: bool = Field(description="Whether it lies at the object store.")
+    expires_at: datetime
+
+
+class UploadView(BaseModel):
+    """A file that was announced and is no job yet."""
+
+    id: str
+    name: str
+    size: int = Field(description="Bytes, as announced.")
+    received: int = Field(description="Bytes that are there; go on from here.")
+    complete: bool
+    sha256: str | None = Field(None, description="As announced, or as found.")
+    created_at: datetime
+    expires_at: datetime = Field(description="It is deleted then, unless it has become a job.")
+    target: UploadTarget = Field(description="At the object store where that takes files; else as `content`.")
+    content: str = Field(description="Where the backend takes the file, whole or in parts.")
+
+
+class UploadList(BaseModel):
+    """Your uploads, newest first."""
+
+    uploads: list[UploadView]
+
+
+class UploadUse(BaseModel):
+    """What an upload is for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    upload: str = Field(pattern="^[0-9a-f]{32}$", description="Its id.", examples=["0" * 32])
+    role: Literal["phase", "magnitude", "mask", "sidecar", "total_field", "local_field"]
+
+
+class JobRequest(BaseModel):
+    """A reconstruction of files that were uploaded before. Fields are those of `/api/v1/reconstruct`."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "files": [
+                        {"upload": "3f0c6c6d0a5f4a5e8f4b6a1f1a7d9c2e", "role": "phase"},
+                        {"upload": "b1946ac92492d2347c6235b4d2611184", "role": "magnitude"},
+                    ],
+                    "te_ms": [4, 12, 20, 28],
+                    "b0": 3.0,
+                    "method": "qsm-vit",
+                }
+            ]
+        },
+    )
+
+    files: list[UploadUse] = Field(min_length=1, max_length=256)
+    te_ms: list[float] | None = Field(None, max_length=64, description="Echo times in ms.")
+    b0: float | None = Field(None, description="Field strength in tesla.")
+    b0_direction: tuple[float, float, float] | None = Field(None, description="In voxel axes.")
+    method: Method | None = None
+    reference: Reference | None = None
+    unwrapping: Unwrapping | None = None
+    background: Background | None = None
+    phase_sign: Literal["auto", "positive", "negative"] | None = None
+    wait: float | None = Field(None, ge=0, description="Seconds to wait for the result.")
+
+    def fields(self) -> dict[str, list[str]]:
+        """As a form upload would have them."""
+        given = self.model_dump(exclude={"files"}, exclude_none=True)
+        return {name: [v if isinstance(v, str) else json.dumps(v)] for name, v in given.items()}
+
+
 class JobList(BaseModel):
     """A page of jobs, newest first."""
 
@@ -141,9 +234,9 @@ def job_view(job: Job, *, queue_position: int | None, seconds_left: float | None
         attempt=job.attempt,
         parameters={key: value for key, value in job.parameters.items() if key != "limits"},
         scan=job.summary,
-        created_at=_moment(job.created_at),
-        started_at=None if job.started_at is None else _moment(job.started_at),
-        finished_at=None if job.finished_at is None else _moment(job.finished_at),
+        created_at=moment(job.created_at),
+        started_at=None if job.started_at is None else moment(job.started_at),
+        finished_at=None if job.finished_at is None else moment(job.finished_at),
         problem=problem,
         warnings=list(job.warnings),
         scores=job.scores,
@@ -178,5 +271,6 @@ def job_view(job: Job, *, queue_position: int | None, seconds_left: float | None
     )
 
 
-def _moment(seconds: float) -> datetime:
+def moment(seconds: float) -> datetime:
+    """Seconds since 1970 as a moment in UTC."""
     return datetime.fromtimestamp(seconds, UTC)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from qsm_ai.api.access_settings import AccessSettings
 
 MIB = 1 << 20
 
 
-class Settings(BaseSettings):
+class Settings(AccessSettings):
     """Everything an operator may set. Every field is the variable ``QSM_<FIELD>``."""
 
-    model_config = SettingsConfigDict(env_prefix="QSM_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="QSM_", extra="ignore", hide_input_in_errors=True)
 
-    host: str = Field(default="127.0.0.1", description="Address on which the backend listens.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port on which the backend listens.")
     triton_url: str = Field(default="127.0.0.1:8001", description="host:port of the inference server's gRPC.")
     triton_patience_s: float = Field(
@@ -41,6 +42,21 @@ class Settings(BaseSettings):
     max_upload_mb: int = Field(default=2048, gt=0, description="Largest upload (all files of a scan), MiB.")
     max_unpacked_mb: int = Field(
         default=4096, gt=0, description="Largest phase or magnitude when unpacked, MiB."
+    )
+    pending_hours: float = Field(
+        default=24.0, gt=0, description="Uploads that became no job are deleted after so long."
+    )
+    max_pending_mb: int = Field(
+        default=16384, gt=0, description="Uploads of one user that are no job yet, MiB together."
+    )
+    presigned_s: float = Field(
+        default=3600.0,
+        ge=0,
+        le=604800,
+        description="For how long an address at the object store is good; 0 gives none away.",
+    )
+    storage_public_endpoint: str | None = Field(
+        default=None, description="Address of the object store as clients reach it, if it is another one."
     )
     upload_stall_s: float = Field(
         default=60.0, gt=0, description="An upload from which nothing comes for so long is dropped."
@@ -100,3 +116,23 @@ class Settings(BaseSettings):
     def storage(self) -> str:
         """URL or folder of the object store."""
         return self.storage_url or str(self.data_dir.absolute() / "objects")
+
+
+def say(error: ValidationError) -> str:
+    """What is wrong with settings, a line for each, without their values: some are secrets.
+
+    Parameters
+    ----------
+    error : ValidationError
+        Of ``Settings``.
+
+    Returns
+    -------
+    str
+    """
+    lines = []
+    for found in error.errors(include_input=False, include_url=False):
+        name = f"QSM_{'_'.join(str(part) for part in found['loc'][:1]).upper()}: " if found["loc"] else ""
+        reason = str(found["msg"]).removeprefix("Value error, ")
+        lines.append(f"{name}{reason[:1].upper()}{reason[1:]}.")
+    return "\n".join(lines)

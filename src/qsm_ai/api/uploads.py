@@ -95,17 +95,17 @@ async def receive(request: Request, folder: Path, *, limit: int, stall: float) -
     boundary = _boundary(request)
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
-        await _drain(request)
+        await drain(request)
         raise ProblemError(too_large(limit), headers=HANG_UP)
     sink = _Sink(folder)
     parser = MultipartParser(boundary, sink.callbacks())
     total = 0
     batch = bytearray()
     try:
-        async for chunk in _chunks(request, stall):
+        async for chunk in chunks(request, stall):
             total += len(chunk)
             if total > limit:
-                await _drain(request)
+                await drain(request)
                 raise ProblemError(too_large(limit), headers=HANG_UP)
             batch += chunk
             if len(batch) >= BATCH:
@@ -116,7 +116,7 @@ async def receive(request: Request, folder: Path, *, limit: int, stall: float) -
     except FormParserError as error:
         raise ProblemError(_malformed()) from error
     except ProblemError:
-        await _drain(request)
+        await drain(request)
         raise
     finally:
         sink.close()
@@ -294,7 +294,15 @@ def _boundary(request: Request) -> bytes:
     return boundary
 
 
-async def _chunks(request: Request, stall: float) -> AsyncIterator[bytes]:
+async def chunks(request: Request, stall: float) -> AsyncIterator[bytes]:
+    """A request's body as it comes.
+
+    Raises
+    ------
+    ProblemError
+        408 if nothing comes for ``stall`` seconds.
+    ClientDisconnect
+    """
     stream = request.stream()
     while True:
         try:
@@ -315,7 +323,7 @@ async def _chunks(request: Request, stall: float) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def _drain(request: Request) -> None:
+async def drain(request: Request) -> None:
     """Take a little more of a refused body: a client that still sends would miss the answer otherwise."""
     if "expect" in request.headers:
         # It asked before sending, and gets its answer instead of a "continue".
@@ -330,4 +338,14 @@ async def _drain(request: Request) -> None:
                     return
 
 
-__all__ = ["FILE_ROLES", "Received", "ReceivedFile", "receive", "safe_name", "too_large", "unknown_field"]
+__all__ = [
+    "FILE_ROLES",
+    "Received",
+    "ReceivedFile",
+    "chunks",
+    "drain",
+    "receive",
+    "safe_name",
+    "too_large",
+    "unknown_field",
+]

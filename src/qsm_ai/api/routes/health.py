@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi import APIRouter, Request, Response
 
 from qsm_ai import __version__
 from qsm_ai.api.context import InContext
@@ -41,7 +40,7 @@ async def readiness(context: InContext, response: Response) -> Readiness:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics."}},
 )
-async def metrics(context: InContext) -> Response:
-    """Requests, jobs, stages, refusals and scores, in Prometheus' text format."""
-    text = await asyncio.to_thread(context.metrics.render)
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+async def metrics(context: InContext, request: Request) -> Response:
+    """Requests, jobs, stages, refusals and scores, in Prometheus' text format or as OpenMetrics."""
+    text, kind = await asyncio.to_thread(context.metrics.answer, request.headers.get("accept", ""))
+    return Response(text, headers={"Content-Type": kind})

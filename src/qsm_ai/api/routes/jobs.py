@@ -13,6 +13,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from qsm_ai.api.context import InContext, OwnedJob, Owner
 from qsm_ai.api.parameters import invalid
 from qsm_ai.api.problems import NOT_FOUND, ProblemError, responses
+from qsm_ai.api.quota import place_for_job
 from qsm_ai.api.ranges import UNSATISFIABLE, invalid_range, parse_range
 from qsm_ai.api.representations import (
     RESULT_CONTENT,
@@ -22,9 +23,10 @@ from qsm_ai.api.representations import (
     view,
     volume_of,
 )
-from qsm_ai.api.schemas import JobList, JobView, Statistics
+from qsm_ai.api.schemas import JobList, JobRequest, JobView, Statistics
 from qsm_ai.api.slices import AXES, Axis, render
 from qsm_ai.api.statistics import sphere, statistics
+from qsm_ai.api.submission import admit, answer, counted, submit
 from qsm_ai.jobs.records import State, StoredArtefact, StoredFile
 from qsm_ai.reconstruction.stages import ARTEFACTS
 
@@ -60,6 +62,36 @@ async def list_jobs(
         wanted = f"&state={state.value}" if state else ""
         following = f"/api/v1/jobs?limit={limit}{wanted}&before={page[-1].created_at!r}"
     return JobList(jobs=list(views), next=following)
+
+
+@router.post(
+    "",
+    operation_id="create_job",
+    summary="Reconstruct uploaded files",
+    response_model=JobView,
+    status_code=202,
+    responses={
+        200: {"description": "The result: it was ready within `wait` seconds.", "content": RESULT_CONTENT},
+        202: {
+            "description": "The job was accepted.",
+            "headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}},
+        },
+        **responses(406, 409, 413, 415, 422, 429, 500, 503, 504, 507),
+    },
+)
+async def create_job(wanted: JobRequest, request: Request, context: InContext, owner: Owner) -> Response:
+    """As `/api/v1/reconstruct`, with files that were sent to `/api/v1/uploads` before.
+
+    The uploads become the job's; if the scan is refused, they stay, and the corrected request may name them
+    again.
+    """
+    await admit(context, request)
+    uses = [(use.role, use.upload) for use in wanted.files]
+    async with place_for_job(context, owner), context.scratch.folder() as folder:
+        files = await counted(context, context.pending.collect(owner, uses, folder))
+        job, wait = await submit(context, request, owner, files, wanted.fields())
+    await context.pending.discard(owner, [upload for _, upload in uses])
+    return await answer(context, request, job, wait)
 
 
 @router.get("/{job_id}", operation_id="show_job", summary="Show a job", responses=responses(404, 422))
@@ -148,14 +180,31 @@ async def delete_job(job: OwnedJob, context: InContext) -> None:
         },
         206: {"description": "The part asked for.", "content": {"application/gzip": _FILE}},
         304: {"description": "Not changed since."},
+        307: {
+            "description": "The file is at this address of the object store for a while.",
+            "headers": {"Location": {"description": "Where it is.", "schema": {"type": "string"}}},
+        },
         **responses(404, 416, 422),
     },
 )
-async def get_artefact(request: Request, job: OwnedJob, name: str, context: InContext) -> Response:
-    """A volume (`chi`, `mask`, ...) as `.nii.gz`, or the `report` as JSON. `Range` is understood."""
+async def get_artefact(
+    request: Request,
+    job: OwnedJob,
+    name: str,
+    context: InContext,
+    direct: Annotated[
+        bool, Query(description="Redirect to the object store where that serves clients itself.")
+    ] = False,
+) -> Response:
+    """A volume (`chi`, `mask`, ...) as `.nii.gz`, the `report` as JSON, the `picture` as PNG.
+
+    `Range` is understood here and at the object store.
+    """
     found, media_type = _file(job.artefacts, job.others, name)
     if found is None:
         raise ProblemError(NOT_FOUND, job=job.id)
+    if direct and (signed := await context.pending.presigner.sign("GET", f"{job.prefix}/{found.key}")):
+        return Response(status_code=307, headers={"Location": signed})
     etag = f'"{job.id}-{job.attempt}-{name}"'
     headers = {"Accept-Ranges": "bytes", "ETag": etag, "Cache-Control": PRIVATE}
     if etag in request.headers.get("if-none-match", ""):

@@ -1,0 +1,287 @@
+"""Uploads that come before their job: announced, sent in parts or straight to the store, used once, swept."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from starlette.requests import Request
+
+from qsm_ai.api.presigning import Presigner
+from qsm_ai.api.problems import ProblemError
+from qsm_ai.api.upload_records import PendingUpload, UploadNotFoundError, UploadRecords
+from qsm_ai.api.uploads import HANG_UP, ReceivedFile, chunks, drain, safe_name, too_large
+from qsm_ai.jobs.problem import Problem
+from qsm_ai.storage import ObjectNotFoundError, Storage
+
+ORPHAN_AGE = 3600.0
+"""Seconds after which objects without a record are nobody's."""
+
+
+class PendingUploads:
+    """The uploads of a deployment.
+
+    Parameters
+    ----------
+    records : UploadRecords
+    storage : Storage
+    presigner : Presigner
+    lifetime : s
+        After which an upload that became no job is deleted.
+    limit : int
+        Largest file, and largest scan, bytes.
+    most_bytes : int
+        That one owner may have announced at a time.
+    stall : s
+        Longest time without a byte.
+    """
+
+    def __init__(
+        self,
+        *,
+        records: UploadRecords,
+        storage: Storage,
+        presigner: Presigner,
+        lifetime: float,
+        limit: int,
+        most_bytes: int,
+        stall: float,
+    ) -> None:
+        self._records = records
+        self._storage = storage
+        self.presigner = presigner
+        self._lifetime = lifetime
+        self._limit = limit
+        self._most_bytes = most_bytes
+        self._stall = stall
+
+    async def announce(self, owner: str, name: str, size: int, sha256: str | None) -> PendingUpload:
+        """Make a place for a file.
+
+        Raises
+        ------
+        ProblemError
+            413.
+        NoRoomForUploadError
+        """
+        if size > self._limit:
+            raise ProblemError(too_large(self._limit))
+        upload = PendingUpload(secrets.token_hex(16), owner, safe_name(name), size, sha256)
+        return await asyncio.to_thread(
+            self._records.add, upload, lifetime=self._lifetime, most_bytes=self._most_bytes
+        )
+
+    async def get(self, upload_id: str, owner: str) -> PendingUpload:
+        """An upload.
+
+        Raises
+        ------
+        UploadNotFoundError
+        """
+        return await asyncio.to_thread(self._records.get, upload_id, owner)
+
+    async def of(self, owner: str) -> list[PendingUpload]:
+        """All uploads of an owner, newest first."""
+        return await asyncio.to_thread(self._records.of, owner)
+
+    async def present(self, upload: PendingUpload) -> int:
+        """How many bytes of it are there, whichever way they came."""
+        if upload.received or not self.presigner.can_sign:
+            return upload.received
+        with suppress(ObjectNotFoundError):
+            return (await self._storage.head(upload.direct_key)).size
+        return 0
+
+    async def receive(self, request: Request, upload: PendingUpload, start: int | None) -> PendingUpload:
+        """Take in the file, or (with ``start``) its next part, straight into the store.
+
+        Raises
+        ------
+        ProblemError
+            408 stalled, 409 not the next part, 413 more than announced.
+        ClientDisconnect
+            Nothing of the part is kept.
+        """
+        begin = start or 0
+        if start is not None and start != upload.received:
+            await drain(request)
+            raise ProblemError(_wrong_offset(upload.received))
+        if start is None and upload.received:
+            await self._storage.delete_prefix(upload.prefix)
+            if not await asyncio.to_thread(self._records.advance, upload, 0):
+                raise ProblemError(_wrong_offset(upload.received), headers=HANG_UP)
+            upload = await self.get(upload.id, upload.owner)
+        room = upload.size - begin
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > room:
+            await drain(request)
+            raise ProblemError(_more_than_announced(upload.size), headers=HANG_UP)
+        digest, taken = hashlib.sha256(), 0
+
+        async def content() -> AsyncIterator[bytes]:
+            nonlocal taken
+            async for chunk in chunks(request, self._stall):
+                taken += len(chunk)
+                if taken > room:
+                    raise ProblemError(_more_than_announced(upload.size), headers=HANG_UP)
+                if chunk:
+                    digest.update(chunk)
+                    yield chunk
+
+        key = upload.part_key(begin)
+        try:
+            await self._storage.put(key, content())
+        except BaseException:
+            await asyncio.shield(self._storage.delete(key))
+            raise
+        complete = begin == 0 and taken == upload.size
+        found = digest.hexdigest() if complete else None
+        if found is not None and upload.sha256 not in (None, found):
+            await self._storage.delete(key)
+            raise ProblemError(_checksum(upload.name))
+        if not await asyncio.to_thread(self._records.advance, upload, begin + taken, found):
+            raise ProblemError(_wrong_offset((await self.get(upload.id, upload.owner)).received))
+        return await self.get(upload.id, upload.owner)
+
+    async def collect(
+        self, owner: str, wanted: Sequence[tuple[str, str]], folder: Path
+    ) -> tuple[ReceivedFile, ...]:
+        """Copy uploads to local files, hashed on the way.
+
+        Parameters
+        ----------
+        owner : str
+        wanted : (role, upload id)
+        folder : Path
+            The caller removes it.
+
+        Raises
+        ------
+        ProblemError
+            409 not complete, 413 too large, 422 unknown, or other bytes than announced.
+        """
+        found = []
+        for role, upload_id in wanted:
+            try:
+                found.append((role, await self.get(upload_id, owner)))
+            except UploadNotFoundError:
+                raise ProblemError(_unknown(upload_id)) from None
+        if sum(upload.size for _, upload in found) > self._limit:
+            raise ProblemError(too_large(self._limit))
+        return tuple(
+            [
+                await self._copy(role, upload, folder / f"upload-{number}")
+                for number, (role, upload) in enumerate(found)
+            ]
+        )
+
+    async def _copy(self, role: str, upload: PendingUpload, path: Path) -> ReceivedFile:
+        there = await self.present(upload)
+        if there > upload.size:
+            # The store takes what it is sent; the limit is enforced as soon as the backend sees it.
+            await self.remove(upload)
+            raise ProblemError(_more_than_announced(upload.size))
+        if there < upload.size:
+            raise ProblemError(_incomplete(upload.name, there, upload.size))
+        if upload.received:
+            keys = [info.key for info in await self._storage.entries(f"{upload.prefix}/parts")]
+        else:
+            keys = [upload.direct_key]
+        digest, size = hashlib.sha256(), 0
+        with path.open("wb") as file:
+            for key in keys:
+                async for chunk in self._storage.stream(key):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    await asyncio.to_thread(file.write, chunk)
+        if size != upload.size or upload.sha256 not in (None, digest.hexdigest()):
+            raise ProblemError(_checksum(upload.name))
+        return ReceivedFile(role, upload.name, path, size, digest.hexdigest())
+
+    async def remove(self, upload: PendingUpload) -> None:
+        """Delete an upload with its bytes."""
+        await self._storage.delete_prefix(upload.prefix)
+        await asyncio.to_thread(self._records.delete, upload.id)
+        await self._storage.delete_prefix(upload.prefix)
+
+    async def discard(self, owner: str, upload_ids: Sequence[str]) -> None:
+        """Delete uploads that have become a job."""
+        for upload_id in upload_ids:
+            with suppress(UploadNotFoundError):
+                await self.remove(await self.get(upload_id, owner))
+
+    async def sweep(self) -> int:
+        """Delete expired uploads and objects without a record; how many uploads' worth."""
+        removed = 0
+        for upload_id in await asyncio.to_thread(self._records.expired):
+            await self._storage.delete_prefix(f"uploads/{upload_id}")
+            await asyncio.to_thread(self._records.delete, upload_id)
+            removed += 1
+        stored = await self._storage.children("uploads")
+        for upload_id in set(stored) - await asyncio.to_thread(self._records.known_ids):
+            entries = await self._storage.entries(f"uploads/{upload_id}")
+            youngest = max((info.modified for info in entries), default=datetime.fromtimestamp(0, UTC))
+            if (datetime.now(UTC) - youngest).total_seconds() > ORPHAN_AGE:
+                await self._storage.delete_prefix(f"uploads/{upload_id}")
+                removed += 1
+        return removed
+
+
+def _wrong_offset(received: int) -> Problem:
+    return Problem(
+        code="wrong-offset",
+        title="Not the next part",
+        status=409,
+        detail=f"The upload holds {received} bytes.",
+        mend=f"Go on from byte {received}, or send the whole file without Content-Range.",
+    )
+
+
+def _more_than_announced(size: int) -> Problem:
+    return Problem(
+        code="too-large",
+        title="Input refused: too large",
+        status=413,
+        detail=f"The upload was announced with {size} bytes, and more came.",
+        mend="Announce the file with its true size.",
+    )
+
+
+def _incomplete(name: str, there: int, size: int) -> Problem:
+    return Problem(
+        code="upload-incomplete",
+        title="The upload is not complete",
+        status=409,
+        detail=f"{there} of {size} bytes are there.",
+        mend="Send the rest first; the upload says where to go on.",
+        file=name,
+    )
+
+
+def _checksum(name: str) -> Problem:
+    return Problem(
+        code="checksum-mismatch",
+        title="Other bytes than announced",
+        status=422,
+        detail="The file's size or SHA-256 is not the one announced.",
+        mend="Send the file again.",
+        file=name,
+    )
+
+
+def _unknown(upload_id: str) -> Problem:
+    return Problem(
+        code="unknown-upload",
+        title="There is no such upload",
+        status=422,
+        detail=f"The upload {upload_id[:32]} does not exist, is used already, or has expired.",
+        mend="Announce and send the file again.",
+    )
+
+
+__all__ = ["PendingUploads"]

@@ -1,0 +1,169 @@
+"""From files on disk and parameters to a job in the queue, whichever way both came."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+
+from qsm_ai.api.context import Context
+from qsm_ai.api.negotiation import negotiate
+from qsm_ai.api.parameters import Parameters, parse
+from qsm_ai.api.problems import RETRY_AFTER, ProblemError
+from qsm_ai.api.representations import OFFERS, not_acceptable, represent, view
+from qsm_ai.api.uploads import ReceivedFile
+from qsm_ai.jobs.problem import Problem
+from qsm_ai.jobs.process import ProcessDiedError
+from qsm_ai.jobs.records import Job, State, Upload
+from qsm_ai.jobs.store import QueueFullError
+
+Found = TypeVar("Found")
+
+
+async def admit(context: Context, request: Request) -> None:
+    """Refuse what could not be answered anyway, before a body is taken in.
+
+    Raises
+    ------
+    ProblemError
+        406.
+    QueueFullError
+    """
+    if negotiate(request.headers.get("accept"), OFFERS) is None:
+        raise not_acceptable()
+    if not await context.jobs.has_room():
+        raise QueueFullError
+
+
+async def counted(context: Context, work: Awaitable[Found]) -> Found:
+    """Do it, and count the refusal if it is refused."""
+    try:
+        return await work
+    except ProblemError as error:
+        context.metrics.refusals.labels(error.problem.code).inc()
+        raise
+
+
+async def submit(
+    context: Context,
+    request: Request,
+    owner: str,
+    files: Sequence[ReceivedFile],
+    fields: Mapping[str, Sequence[str]],
+) -> tuple[Job, float]:
+    """Check a scan and queue its job.
+
+    Parameters
+    ----------
+    context : Context
+    request : Request
+        For its id.
+    owner : str
+    files : ReceivedFile
+        May be gone when this returns.
+    fields : name: values in order
+
+    Returns
+    -------
+    Job
+    float
+        For how many seconds the client wants to wait for the result.
+
+    Raises
+    ------
+    ProblemError
+        What is wrong with the input.
+    QueueFullError
+    """
+    parameters, summary = await counted(context, _checked(context, files, fields))
+    job = Job(
+        id=secrets.token_hex(16),
+        owner=owner,
+        state=State.QUEUED,
+        parameters={**parameters.values, "limits": _limits(context)},
+        uploads=tuple(
+            Upload(file.role, file.name, f"uploads/{number}", file.size, file.sha256)
+            for number, file in enumerate(files)
+        ),
+        summary=summary,
+        request_id=request.state.request_id,
+    )
+    paths = {upload.key: file.path for upload, file in zip(job.uploads, files, strict=True)}
+    job = await context.jobs.submit(job, paths)
+    context.metrics.uploads.inc(sum(file.size for file in files))
+    return job, parameters.wait
+
+
+async def answer(context: Context, request: Request, job: Job, wait: float) -> Response:
+    """202 with the job, or 200 with its result if that is ready within ``wait`` seconds.
+
+    Raises
+    ------
+    ProblemError
+        What became of the job, if it failed in time.
+    """
+    if wait:
+        job = await context.jobs.wait(job.id, wait)
+        if job.state.is_final:
+            return await represent(context, job, request.headers.get("accept"))
+    body = await view(context, job)
+    return Response(
+        body.model_dump_json(),
+        status_code=202,
+        media_type="application/json",
+        headers={"Location": f"/api/v1/jobs/{job.id}", "Retry-After": "1"},
+    )
+
+
+async def _checked(
+    context: Context, files: Sequence[ReceivedFile], fields: Mapping[str, Sequence[str]]
+) -> tuple[Parameters, dict[str, Any]]:
+    parameters = parse(fields, max_wait=context.settings.max_wait_s)
+    return parameters, await _check(context, files, parameters)
+
+
+async def _check(context: Context, files: Sequence[ReceivedFile], parameters: Parameters) -> dict[str, Any]:
+    """Have the upload read and checked in a process of its own."""
+    task = {
+        "task": "validate",
+        "sources": [{"role": f.role, "name": f.name, "path": str(f.path)} for f in files],
+        "parameters": {**parameters.values, "limits": _limits(context)},
+    }
+    seconds = context.settings.validate_timeout_s
+    try:
+        async with asyncio.timeout(seconds), context.checking, context.pool.lease() as process:
+            async for message in process.perform(task):
+                if message["kind"] == "problem":
+                    raise ProblemError(Problem(**message["problem"]))
+                if message["kind"] == "result":
+                    summary: dict[str, Any] = message["result"]
+                    return summary
+        raise ProcessDiedError(None)
+    except TimeoutError:
+        raise ProblemError(
+            Problem(
+                code="check-timeout",
+                title="The upload could not be checked in time",
+                status=503,
+                detail=f"Reading the images took longer than {seconds:.0f} s.",
+                mend="Send the scan again when the server is less busy, or crop it to the head.",
+            ),
+            headers={"Retry-After": str(RETRY_AFTER)},
+        ) from None
+    except ProcessDiedError as error:
+        raise ProblemError(
+            Problem(
+                code="out-of-memory",
+                title="Not enough memory",
+                status=507,
+                detail="Reading the images needed more than this server has.",
+                mend="Crop the scan to the head, or send fewer echoes.",
+            )
+        ) from error
+
+
+def _limits(context: Context) -> dict[str, int]:
+    return {"stored": context.settings.max_upload_bytes, "unpacked": context.settings.max_unpacked_mb << 20}

@@ -1,0 +1,204 @@
+"""The record of files that were announced and are not part of a job yet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from qsm_ai.jobs.store import JobStore
+
+_metadata = sa.MetaData()
+
+_uploads = sa.Table(
+    "uploads",
+    _metadata,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("owner", sa.String(200), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64)),
+    sa.Column("received", sa.BigInteger, nullable=False, default=0),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("expires_at", sa.Float(53), nullable=False),
+    sa.Index("uploads_by_owner", "owner", "created_at"),
+    sa.Index("uploads_by_expiry", "expires_at"),
+)
+
+
+class UploadNotFoundError(LookupError):
+    """No upload has this id (or not for this owner, or not any more)."""
+
+
+class NoRoomForUploadError(RuntimeError):
+    """The owner has announced as many bytes as may wait to become jobs."""
+
+
+@dataclass(frozen=True)
+class PendingUpload:
+    """A file that was announced. Times are seconds since 1970 (UTC).
+
+    Attributes
+    ----------
+    id, owner : str
+    name : str
+        The user's file name without any folder.
+    size : int
+        Bytes, as announced.
+    sha256 : str or None
+        As announced, or as found when the whole file came through the backend.
+    received : int
+        Bytes that came through the backend.
+    """
+
+    id: str
+    owner: str
+    name: str
+    size: int
+    sha256: str | None = None
+    received: int = 0
+    created_at: float = 0.0
+    expires_at: float = 0.0
+
+    @property
+    def prefix(self) -> str:
+        """The upload's folder in the store."""
+        return f"uploads/{self.id}"
+
+    @property
+    def direct_key(self) -> str:
+        """Where a client that speaks to the store itself puts the file."""
+        return f"{self.prefix}/content"
+
+    def part_key(self, start: int) -> str:
+        """Where the backend puts what came from byte ``start`` on."""
+        return f"{self.prefix}/parts/{start:016d}"
+
+
+class UploadRecords:
+    """Synchronous; call it from threads. Every method is one transaction.
+
+    Parameters
+    ----------
+    store : JobStore
+        Its database is used.
+    clock : callable
+        Seconds since 1970; for tests.
+    """
+
+    def __init__(self, store: JobStore, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._engine = store.engine
+        self._reader = self._engine.execution_options(reading=True)
+        _metadata.create_all(self._engine)
+
+    def add(self, upload: PendingUpload, *, lifetime: float, most_bytes: int) -> PendingUpload:
+        """Record an announced file.
+
+        Parameters
+        ----------
+        upload : PendingUpload
+        lifetime : s
+        most_bytes : int
+            Of all files that the owner has announced.
+
+        Raises
+        ------
+        NoRoomForUploadError
+        """
+        now = self._clock()
+        with self._engine.begin() as connection:
+            announced = connection.execute(
+                sa.select(sa.func.coalesce(sa.func.sum(_uploads.c.size), 0)).where(
+                    _uploads.c.owner == upload.owner, _uploads.c.expires_at > now
+                )
+            ).scalar_one()
+            if int(announced) + upload.size > most_bytes:
+                raise NoRoomForUploadError
+            connection.execute(
+                _uploads.insert().values(
+                    id=upload.id,
+                    owner=upload.owner,
+                    name=upload.name,
+                    size=upload.size,
+                    sha256=upload.sha256,
+                    created_at=now,
+                    expires_at=now + lifetime,
+                )
+            )
+            return self._read(connection, upload.id, upload.owner)
+
+    def get(self, upload_id: str, owner: str) -> PendingUpload:
+        """The upload; another owner's or an expired one is not found.
+
+        Raises
+        ------
+        UploadNotFoundError
+        """
+        with self._reader.begin() as connection:
+            return self._read(connection, upload_id, owner)
+
+    def of(self, owner: str) -> list[PendingUpload]:
+        """All of an owner's uploads, newest first."""
+        query = (
+            sa.select(_uploads)
+            .where(_uploads.c.owner == owner, _uploads.c.expires_at > self._clock())
+            .order_by(_uploads.c.created_at.desc(), _uploads.c.id)
+        )
+        with self._reader.begin() as connection:
+            return [_upload(row) for row in connection.execute(query).mappings()]
+
+    def advance(self, upload: PendingUpload, received: int, sha256: str | None = None) -> bool:
+        """Record that so many bytes are there now; ``False`` if someone else was faster."""
+        values: dict[str, Any] = {"received": received}
+        if sha256 is not None:
+            values["sha256"] = sha256
+        with self._engine.begin() as connection:
+            changed = connection.execute(
+                _uploads.update()
+                .where(_uploads.c.id == upload.id, _uploads.c.received == upload.received)
+                .values(**values)
+            )
+            return bool(changed.rowcount == 1)
+
+    def delete(self, upload_id: str) -> None:
+        """Forget an upload."""
+        with self._engine.begin() as connection:
+            connection.execute(_uploads.delete().where(_uploads.c.id == upload_id))
+        if self._engine.dialect.name == "sqlite":
+            # What was deleted is overwritten in the database; its journal would still hold the file name.
+            connection_below = self._engine.raw_connection()
+            try:
+                connection_below.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection_below.close()
+
+    def expired(self) -> list[str]:
+        """Ids of the uploads whose time is over."""
+        query = sa.select(_uploads.c.id).where(_uploads.c.expires_at <= self._clock())
+        with self._reader.begin() as connection:
+            return [str(found) for found in connection.execute(query).scalars()]
+
+    def known_ids(self) -> set[str]:
+        """Ids of all uploads."""
+        with self._reader.begin() as connection:
+            return set(connection.execute(sa.select(_uploads.c.id)).scalars())
+
+    def _read(self, connection: sa.Connection, upload_id: str, owner: str) -> PendingUpload:
+        query = sa.select(_uploads).where(
+            _uploads.c.id == upload_id, _uploads.c.owner == owner, _uploads.c.expires_at > self._clock()
+        )
+        row = connection.execute(query).mappings().first()
+        if row is None:
+            raise UploadNotFoundError(upload_id)
+        return _upload(row)
+
+
+def _upload(row: Mapping[Any, Any]) -> PendingUpload:
+    return PendingUpload(**row)
+
+
+__all__ = ["NoRoomForUploadError", "PendingUpload", "UploadNotFoundError", "UploadRecords"]
