@@ -11,12 +11,13 @@ from prometheus_fastapi_instrumentator import Instrumentator
 from starlette.middleware.cors import CORSMiddleware
 
 from qsm_ai import __version__
-from qsm_ai.api import logs, problems, security
+from qsm_ai.api import problems, security
 from qsm_ai.api.context import Context
-from qsm_ai.api.middleware import RequestMiddleware
+from qsm_ai.api.middleware import QUIET, RequestMiddleware
 from qsm_ai.api.problems import ProblemDocument
 from qsm_ai.api.routes import account, admin, health, jobs, reconstruct, uploads
 from qsm_ai.api.settings import Settings
+from qsm_ai.observe import logs, tracing
 
 DESCRIPTION = """
 Phase of a multi-echo gradient-echo scan in, quantitative susceptibility map (ppm) out.
@@ -35,7 +36,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         From the environment when left out.
     """
     settings = settings or Settings()
-    logs.configure(settings.log_level)
+    logs.configure("backend", settings.log_level)
+    tracing.configure("qsm-ai-backend", __version__)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -49,6 +51,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         license_info={"name": "Apache-2.0"},
+        telemetry={
+            # Prometheus and standard output have the rest; validation errors would say what a user sent.
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+            "exclude": lambda scope: scope["path"] in QUIET,
+        },
     )
     app.state.context = Context(settings)
     problems.install(app)

@@ -1,22 +1,39 @@
-"""What Prometheus sees: requests, jobs by state, stages, refusals, scores."""
+"""What Prometheus sees of the backend; names, units and labels are those of ``observe/catalogue.py``."""
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_fastapi_instrumentator.metrics import Info
 
+from qsm_ai import __version__
 from qsm_ai.jobs.records import State
 from qsm_ai.jobs.store import JobStore
+from qsm_ai.observe import catalogue
+from qsm_ai.observe.catalogue import DURATIONS as BUCKETS
+from qsm_ai.observe.tracing import trace_id
 from qsm_ai.reconstruction.options import METHODS
 from qsm_ai.reconstruction.stages import STAGES
 
-BUCKETS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600)
-"""Seconds: from a tenth to ten minutes."""
+BACKEND = catalogue.of("backend")
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+def family(name: str, value: float | None = None) -> GaugeMetricFamily:
+    """A gauge of the table, for collectors that ask when Prometheus asks."""
+    metric = BACKEND[name]
+    return GaugeMetricFamily(name, metric.help, value=value, labels=metric.labels if value is None else None)
 
 
 class JobsCollector(Collector):
@@ -27,72 +44,128 @@ class JobsCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Jobs by state and the age of the oldest queued one."""
-        jobs = GaugeMetricFamily("qsm_jobs", "Jobs on record, by state.", labels=["state"])
-        for state, count in self._store.counts().items():
+        counts = self._store.counts()
+        jobs = family("qsm_jobs")
+        for state, count in counts.items():
             jobs.add_metric([state.value], count)
         yield jobs
         queued_at = self._store.oldest_queued()
         age = 0.0 if queued_at is None else max(0.0, self._store.now() - queued_at)
-        yield GaugeMetricFamily(
-            "qsm_queue_oldest_seconds", "For how long the oldest queued job waits.", value=age
-        )
-        yield GaugeMetricFamily(
-            "qsm_queue_depth", "Jobs that wait.", value=self._store.counts()[State.QUEUED]
-        )
+        yield family("qsm_queue_oldest_seconds", age)
+        yield family("qsm_queue_depth", counts[State.QUEUED])
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Nothing: the database need not be there when the collector is registered."""
         return iter(())
 
 
-class Metrics:
-    """The metrics of one application; the worker reports to it as its ``Observer``."""
+class DiskCollector(Collector):
+    """Room in the data folder."""
 
-    def __init__(self, store: JobStore) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Free and whole size; nothing when the folder is gone, which readiness tells."""
+        try:
+            usage = shutil.disk_usage(self._folder)
+        except OSError:
+            return
+        yield family("qsm_data_free_bytes", usage.free)
+        yield family("qsm_data_size_bytes", usage.total)
+
+
+class Metrics:
+    """The metrics of one application; the worker reports to it as its ``Observer``.
+
+    Parameters
+    ----------
+    store : JobStore
+        Asked whenever Prometheus asks.
+    data_dir : Path
+        Whose free space is told; nothing is told of it when None.
+    """
+
+    def __init__(self, store: JobStore, data_dir: Path | None = None) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.registry.register(JobsCollector(store))
-        self.stages = Histogram(
-            "qsm_stage_duration_seconds",
-            "Duration of a stage of the reconstruction.",
-            ["stage", "method"],
-            buckets=BUCKETS,
-            registry=self.registry,
-        )
-        self.jobs = Histogram(
-            "qsm_job_duration_seconds",
-            "Duration of a job from its start to its end.",
-            ["method", "state"],
-            buckets=BUCKETS,
-            registry=self.registry,
-        )
-        self.problems = Counter(
-            "qsm_job_problems", "Jobs that failed, by problem.", ["code"], registry=self.registry
-        )
-        self.refusals = Counter(
-            "qsm_input_refusals", "Uploads refused, by reason.", ["code"], registry=self.registry
-        )
-        self.uploads = Counter("qsm_upload_bytes", "Bytes of accepted uploads.", registry=self.registry)
-        self.scores = Histogram(
-            "qsm_physics_score",
-            "Scores of the physics check of finished jobs.",
-            ["score"],
-            buckets=(0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2, 5),
-            registry=self.registry,
-        )
+        if data_dir is not None:
+            self.registry.register(DiskCollector(data_dir))
+        self.requests = self._make("http_requests_total")
+        self.request_duration = self._make("http_request_duration_seconds")
+        self.answered_problems = self._make("qsm_problems_total")
+        self.refusals = self._make("qsm_input_refusals_total")
+        self.denials = self._make("qsm_access_denials_total")
+        self.uploads = self._make("qsm_upload_bytes_total")
+        self.waits = self._make("qsm_job_wait_seconds")
+        self.jobs = self._make("qsm_job_duration_seconds")
+        self.end_to_end = self._make("qsm_job_end_to_end_seconds")
+        self.problems = self._make("qsm_job_problems_total")
+        self.stages = self._make("qsm_stage_duration_seconds")
+        self.scores = self._make("qsm_physics_score")
+        self.storage_duration = self._make("qsm_storage_duration_seconds")
+        self.storage_errors = self._make("qsm_storage_errors_total")
+        self.database_duration = self._make("qsm_database_duration_seconds")
+        self.database_errors = self._make("qsm_database_errors_total")
+        self.triton_requests = self._make("qsm_triton_requests_total")
+        self.triton_duration = self._make("qsm_triton_request_duration_seconds")
+        self.triton_up = self._make("qsm_triton_up")
+        self.circuit_open = self._make("qsm_circuit_open")
+        self.slots = self._make("qsm_worker_slots")
+        self.busy = self._make("qsm_worker_busy")
+        self.heartbeat = self._make("qsm_worker_heartbeat_timestamp_seconds")
+        self.swept_at = self._make("qsm_retention_sweep_success_timestamp_seconds")
+        self.sweep_errors = self._make("qsm_retention_sweep_errors_total")
+        self.removed = self._make("qsm_retention_removed_total")
+        self._make("qsm_build_info").labels(__version__).set(1)
+        self.swept_at.set(time.time())
         # Known labels exist from the start: a rate over a series that appears with its first event misses it.
         for method in METHODS:
+            self.waits.labels(method)
+            self.end_to_end.labels(method)
+            for state in (State.DONE, State.FAILED, State.CANCELLED):
+                self.jobs.labels(method, state.value)
             for stage in STAGES:
                 self.stages.labels(stage.name, method)
 
+    def _make(self, name: str) -> Any:
+        return catalogue.make(BACKEND[name], self.registry)
+
+    # ------------------------------------------------------------------ what others tell
+
+    def request_done(self, info: Info) -> None:
+        """A request was answered; an event stream lasts as long as its listener and has no duration."""
+        labels = info.method, info.modified_handler
+        self.requests.labels(*labels, info.modified_status).inc()
+        if not info.modified_handler.endswith("/events"):
+            self.request_duration.labels(*labels).observe(info.modified_duration, exemplar())
+
+    def problem_answered(self, code: str, status: int) -> None:
+        """A request was answered with a problem document."""
+        self.answered_problems.labels(code, str(status)).inc()
+
+    def job_began(self, method: str, waited: float) -> None:
+        """A job was taken from the queue, for the first time or again."""
+        self.waits.labels(method).observe(max(0.0, waited))
+
     def stage_done(self, stage: str, method: str, seconds: float) -> None:
         """A stage of a finished job took this long."""
-        self.stages.labels(stage, method).observe(seconds)
+        self.stages.labels(stage, method).observe(seconds, exemplar())
 
-    def job_ended(self, state: State, method: str, seconds: float, problem: str | None) -> None:
-        """A job ended."""
-        self.jobs.labels(method, state.value).observe(seconds)
+    def job_ended(
+        self,
+        state: State,
+        method: str,
+        seconds: float,
+        problem: str | None,
+        since_queued: float | None = None,
+    ) -> None:
+        """A job ended, so many seconds after its start and after it was queued."""
+        self.jobs.labels(method, state.value).observe(seconds, exemplar())
+        if state is State.DONE and since_queued is not None:
+            self.end_to_end.labels(method).observe(max(0.0, since_queued), exemplar())
         if problem is not None:
             self.problems.labels(problem).inc()
 
@@ -100,6 +173,56 @@ class Metrics:
         """A score of a finished job."""
         self.scores.labels(name).observe(value)
 
+    def storage_called(self, operation: str, seconds: float, error: str | None) -> None:
+        """A call to the object store ended; a ``timing.Watch``."""
+        self.storage_duration.labels(operation).observe(seconds)
+        if error is not None:
+            self.storage_errors.labels(operation).inc()
+
+    def database_called(self, operation: str, seconds: float, error: str | None) -> None:
+        """A statement on the database ended; a ``timing.Watch``."""
+        self.database_duration.labels(operation).observe(seconds)
+        if error is not None:
+            self.database_errors.labels(operation).inc()
+
+    def triton_called(self, outcome: str, seconds: float) -> None:
+        """Triton answered a request for one patch, or did not."""
+        self.triton_requests.labels(outcome).inc()
+        self.triton_duration.observe(seconds, exemplar())
+
+    def swept(self, removed: int) -> None:
+        """Old files were swept without an error."""
+        self.swept_at.set(time.time())
+        self.removed.inc(removed)
+
+    # ------------------------------------------------------------------ what Prometheus asks
+
     def render(self) -> bytes:
-        """The text that Prometheus scrapes."""
+        """What Prometheus scrapes, in its plain text format."""
         return generate_latest(self.registry)
+
+    def answer(self, accept: str) -> tuple[bytes, str]:
+        """What Prometheus scrapes, with exemplars where it understands them.
+
+        Parameters
+        ----------
+        accept : str
+            The request's ``Accept``.
+
+        Returns
+        -------
+        bytes
+        str
+            Its media type.
+        """
+        encode, media_type = choose_encoder(accept)
+        return encode(self.registry), media_type
+
+
+def exemplar() -> dict[str, str] | None:
+    """The current trace, to be found from a bucket of a histogram."""
+    found = trace_id()
+    return {"trace_id": found} if found else None
+
+
+__all__ = ["BUCKETS", "Metrics"]
