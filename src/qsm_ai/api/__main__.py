@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import sys
+
 import uvicorn
+from pydantic import ValidationError
 
 from qsm_ai.api.app import create_app
-from qsm_ai.api.settings import Settings
+from qsm_ai.api.settings import Settings, say
+
+REFUSED = 2
+"""Exit status where the settings are not such that it may start."""
 
 
-def main() -> None:
-    """Serve until told to stop."""
-    settings = Settings()
+def main() -> int:
+    """Serve until told to stop; refuse settings that cannot be, in one sentence each.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        sys.stderr.write(f"QSM-AI does not start.\n{say(error)}\n")
+        return REFUSED
     uvicorn.run(
         create_app(settings),
         host=settings.host,
@@ -20,7 +36,8 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=3,
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The gate: from the header of a request to who is asking."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Self
+
+import sqlalchemy as sa
+import structlog
+
+from qsm_ai.access.denial import AccessDenied, nobody, wrong
+from qsm_ai.access.identity import LOCAL, Identity, Way
+from qsm_ai.access.keys import KeyRefusedError, KeyStore, looks_like_key
+from qsm_ai.access.oidc import KeySet, OidcSettings, TokenVerifier
+
+log = structlog.get_logger("qsm_ai.access")
+
+
+class Gate:
+    """Lets in who belongs.
+
+    Parameters
+    ----------
+    keys : KeyStore or None
+        ``None`` where API keys let nobody in.
+    tokens : TokenVerifier or None
+        ``None`` where no identity provider is believed.
+    """
+
+    def __init__(self, keys: KeyStore | None = None, tokens: TokenVerifier | None = None) -> None:
+        self._keys = keys
+        self._tokens = tokens
+        self.ways = tuple(
+            way for way, checker in ((Way.KEY, keys), (Way.OIDC, tokens)) if checker is not None
+        )
+
+    @classmethod
+    def build(cls, engine: sa.Engine, *, keys: bool, oidc: OidcSettings | None) -> Self:
+        """The gate that an operator asked for.
+
+        Parameters
+        ----------
+        engine : Engine
+            Of the database that holds the keys.
+        keys : bool
+            Whether API keys let in.
+        oidc : OidcSettings or None
+            Whose tokens let in.
+
+        Returns
+        -------
+        Gate
+        """
+        ways = ((Way.KEY,) if keys else ()) + ((Way.OIDC,) if oidc else ())
+        return cls(
+            KeyStore(engine) if keys else None,
+            TokenVerifier(oidc, KeySet(oidc.issuer), ways) if oidc else None,
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody is let in, as the one user that there is."""
+        return not self.ways
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._tokens is not None:
+            await self._tokens.aclose()
+
+    async def admit(self, authorization: str | None) -> Identity:
+        """Who is asking.
+
+        Parameters
+        ----------
+        authorization : str or None
+            The header of that name.
+
+        Returns
+        -------
+        Identity
+
+        Raises
+        ------
+        AccessDenied
+        """
+        if self.is_open:
+            return LOCAL
+        if not authorization:
+            raise nobody(self.ways)
+        scheme, _, credentials = authorization.partition(" ")
+        credentials = credentials.strip()
+        if scheme.lower() != "bearer" or not credentials:
+            raise nobody(self.ways)
+        if looks_like_key(credentials):
+            return await self._by_key(credentials)
+        if self._tokens is not None:
+            return await self._tokens.verify(credentials)
+        raise self._refused("key", "malformed")
+
+    async def _by_key(self, credentials: str) -> Identity:
+        if self._keys is None:
+            raise self._refused("key", "not accepted")
+        try:
+            key = await asyncio.to_thread(self._keys.verify, credentials)
+        except KeyRefusedError as refusal:
+            raise self._refused("key", refusal.reason) from None
+        return Identity(key.owner, key.role, Way.KEY, key.expires_at)
+
+    def _refused(self, way: str, reason: str) -> AccessDenied:
+        log.info("access.refused", way=way, reason=reason)
+        return wrong(self.ways)

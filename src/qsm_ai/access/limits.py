@@ -1,0 +1,155 @@
+"""How much one user may do at once: requests in a while, jobs on their way, bytes kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from limits import RateLimitItem, parse_many
+from limits.aio.storage import Storage
+from limits.aio.strategies import MovingWindowRateLimiter
+from limits.storage import storage_from_string
+
+JOBS_RETRY_AFTER = 30.0
+STORAGE_RETRY_AFTER = 600.0
+
+
+class LimitReached(Exception):  # noqa: N818 - an answer, not an error of ours
+    """More than one user may have.
+
+    Attributes
+    ----------
+    code : str
+        ``rate-limit``, ``job-quota`` or ``storage-quota``.
+    sentence, mend : str
+        For people.
+    retry_after : s
+    """
+
+    def __init__(self, code: str, sentence: str, mend: str, retry_after: float) -> None:
+        super().__init__(code)
+        self.code, self.sentence, self.mend = code, sentence, mend
+        self.retry_after = max(1, math.ceil(retry_after))
+
+
+class RateLimit:
+    """So many requests in so much time, counted over a moving window.
+
+    Parameters
+    ----------
+    rule : str
+        Such as ``600/minute`` or ``20/second;600/minute``; empty for no limit.
+    place : str
+        Where counts are kept: ``memory://`` for one process, ``redis://host:6379`` for several.
+    """
+
+    def __init__(self, rule: str, place: str = "memory://") -> None:
+        self._rules: list[RateLimitItem] = parse_many(rule) if rule else []
+        storage = storage_from_string(f"async+{place}")
+        assert isinstance(storage, Storage)  # noqa: S101 - asked for by its scheme
+        self._limiter = MovingWindowRateLimiter(storage)
+
+    async def hit(self, owner: str) -> None:
+        """Count a request of a user.
+
+        Raises
+        ------
+        LimitReached
+        """
+        for rule in self._rules:
+            if not await self._limiter.hit(rule, owner):
+                ends, _ = await self._limiter.get_window_stats(rule, owner)
+                raise LimitReached(
+                    "rate-limit",
+                    f"You have sent more than {rule.amount} requests in {_span(rule)}.",
+                    "Send the request again after the time in Retry-After, and fewer at once.",
+                    ends - time.time(),
+                )
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a user takes up.
+
+    Attributes
+    ----------
+    jobs : int
+        Queued or running.
+    stored : int
+        Bytes of uploads and results.
+    """
+
+    jobs: int
+    stored: int
+
+
+class Quotas:
+    """Limits of what one user takes up; 0 is no limit.
+
+    Parameters
+    ----------
+    jobs : int
+        On their way at once.
+    stored : int
+        Bytes.
+    """
+
+    def __init__(self, jobs: int = 0, stored: int = 0) -> None:
+        self.jobs, self.stored = jobs, stored
+        self._arriving: Counter[str] = Counter()
+
+    @contextmanager
+    def arriving(self, owner: str, usage: Usage) -> Iterator[int | None]:
+        """Hold a place for a job while its upload comes in, which may take minutes.
+
+        Parameters
+        ----------
+        owner : str
+        usage : Usage
+            What the user takes up already.
+
+        Yields
+        ------
+        int or None
+            Bytes that may still come; ``None`` for no limit.
+
+        Raises
+        ------
+        LimitReached
+        """
+        if self.jobs and usage.jobs + self._arriving[owner] >= self.jobs:
+            raise LimitReached(
+                "job-quota",
+                f"You have {self.jobs} jobs on their way, as many as one user may have.",
+                "Wait until one has ended, or cancel one.",
+                JOBS_RETRY_AFTER,
+            )
+        room = self.stored - usage.stored if self.stored else None
+        if room is not None and room <= 0:
+            raise self.full()
+        self._arriving[owner] += 1
+        try:
+            yield room
+        finally:
+            self._arriving[owner] -= 1
+            if self._arriving[owner] <= 0:
+                del self._arriving[owner]
+
+    def full(self) -> LimitReached:
+        """The user's uploads and results take up as much as they may."""
+        return LimitReached(
+            "storage-quota",
+            f"Your uploads and results would take up more than the {self.stored / (1 << 20):,.0f} MiB "
+            "that one user may have.",
+            "Fetch results that you need and delete their jobs; old ones are deleted by themselves.",
+            STORAGE_RETRY_AFTER,
+        )
+
+
+def _span(rule: RateLimitItem) -> str:
+    seconds = rule.get_expiry()
+    return "a minute" if seconds == 60 else "a second" if seconds == 1 else f"{seconds} s"

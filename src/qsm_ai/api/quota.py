@@ -1,0 +1,72 @@
+"""A place for a job, held while its upload comes in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from qsm_ai.access.limits import Usage
+from qsm_ai.api.context import Context
+from qsm_ai.api.problems import ProblemError
+
+
+@asynccontextmanager
+async def place_for_job(context: Context, owner: str) -> AsyncIterator[int]:
+    """Hold a place for a job of a user.
+
+    Parameters
+    ----------
+    context : Context
+    owner : str
+
+    Yields
+    ------
+    int
+        Largest upload in bytes: what the service takes, or what the user has left.
+
+    Raises
+    ------
+    LimitReached
+        When the user has as many jobs, or takes up as much, as one user may; also when the upload turns out
+        to be larger than what was left.
+    """
+    largest = context.settings.max_upload_bytes
+    quotas = context.quotas
+    if not (quotas.jobs or quotas.stored):
+        yield largest
+        return
+    with quotas.arriving(owner, await usage(context, owner)) as room:
+        limit = largest if room is None else min(largest, room)
+        try:
+            yield limit
+        except ProblemError as error:
+            if error.problem.code == "too-large" and limit < largest:
+                raise quotas.full() from None
+            raise
+
+
+async def usage(context: Context, owner: str) -> Usage:
+    """What a user takes up, files included that are no job yet."""
+    taken, pending = await asyncio.gather(
+        asyncio.to_thread(context.overview.usage, owner), context.pending.of(owner)
+    )
+    return Usage(taken.jobs, taken.stored + sum(upload.size for upload in pending))
+
+
+async def require_room(context: Context, owner: str, size: int) -> None:
+    """Refuse a file that a user has no room for.
+
+    Parameters
+    ----------
+    context : Context
+    owner : str
+    size : int
+        Bytes.
+
+    Raises
+    ------
+    LimitReached
+    """
+    if context.quotas.stored and (await usage(context, owner)).stored + size > context.quotas.stored:
+        raise context.quotas.full()
