@@ -33,7 +33,7 @@ LAYERS: dict[str, list[str]] = {
     "backend": [*PROJECT, *EXTRAS["dicom"], *EXTRAS["api"], *EXTRAS["postgres"]],
     "ui": [*EXTRAS["ui"]],
     "test": [*EXTRAS["test"], *EXTRAS["bench"], *without_torch(EXTRAS["train"]), *TORCH_NEEDS],
-    "reference": ["numpy", "onnxruntime"],
+    "reference": ["numpy", "onnx", "onnxruntime"],
     "build": [*PYPROJECT["build-system"]["requires"], "editables", "pip"],
 }
 

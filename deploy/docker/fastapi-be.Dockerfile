@@ -15,13 +15,17 @@ COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN /tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && /app/bin/python -m pip install --no-deps dist/*.whl \
-    && /app/bin/python -m pip uninstall --yes pip \
+    && /app/bin/python -m pip inspect --local >/app/installed.json \
+    && /app/bin/python -m pip uninstall --yes setuptools pip \
+    && find /app/lib -depth -type d -name tests -exec rm -r {} + \
     && /app/bin/python -m compileall -q -j 0 /app/lib
 
 FROM ${BASE_IMAGE} AS run
+ARG BASE_IMAGE
 ARG VERSION=dev
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="qsm-ai fastapi-be" \
+LABEL org.opencontainers.image.base.name="${BASE_IMAGE}" \
+      org.opencontainers.image.title="qsm-ai fastapi-be" \
       org.opencontainers.image.description="Backend of QSM-AI: susceptibility maps from MRI phase. Research use, not a medical device." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \

@@ -1,15 +1,27 @@
-"""Make the patches that a TensorRT engine is checked on, and what ONNX Runtime answers to them.
+"""Make what a TensorRT engine is built from and checked on, from the ONNX file that is served otherwise.
 
-Run while the image is built: ``reference_patches.py model.onnx FOLDER`` writes ``patches.bin`` and
-``correction.bin``, float32 in C order.
+Run while the image is built: ``reference_patches.py model.onnx mixed.onnx FOLDER`` writes
+
+``patches.bin``     reference patches, float32 in C order
+``shape``           of one of them, such as 5x96x96x96
+``correction.bin``  what ONNX Runtime answers to them in float32
+``mixed.onnx``      the half-precision network, which must have agreed
+``parity.json``     by how much it did
+``made-from``       the digest of model.onnx, so that an engine is never built for another network
 """
 
+import hashlib
+import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+
+LARGEST_RMS, LARGEST_VOXEL = 0.002, 0.05
+"""How far the half-precision network may stray, as parts of the root mean square of the correction."""
 
 
 def smooth_noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
@@ -34,18 +46,84 @@ def smooth_noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     return volumes.astype(np.float32)
 
 
-if __name__ == "__main__":
-    model, folder = sys.argv[1], Path(sys.argv[2])
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    expected = session.get_inputs()[0]
-    patches = smooth_noise((1, *(int(n) for n in expected.shape[1:])), seed=20260)
-    # The last channel is the mask: a head that fills the patch but for one corner.
+def reference_patches(shape: tuple[int, ...], seed: int = 20260) -> NDArray[np.float32]:
+    """A usual patch, and one with a microbleed and a calcification a hundred times the usual contrast.
+
+    Parameters
+    ----------
+    shape : (C, P, P, P)
+        The last channel is the mask.
+    seed : int
+
+    Returns
+    -------
+    (2, C, P, P, P) float32
+    """
+    patches = smooth_noise((2, *shape), seed)
+    grid = np.indices(shape[1:])
+    for centre, contrast in ((shape[1] // 3, 100.0), (2 * shape[1] // 3, -100.0)):
+        lesion = ((grid - centre) ** 2).sum(axis=0) <= (shape[1] // 24) ** 2
+        patches[1, :-1, lesion] += contrast
+    # A head that fills the patch but for one corner.
+    edge = shape[1] // 6
     patches[:, -1] = 1
-    patches[:, -1, :16, :16, :16] = 0
-    patches *= patches[:, -1:]
-    (correction,) = session.run(["correction"], {"patches": patches})
+    patches[:, -1, :edge, :edge, :edge] = 0
+    return patches * patches[:, -1:]
+
+
+def disagreement(answer: NDArray[np.float32], expected: NDArray[np.float32]) -> dict[str, float]:
+    """The error of answers, patch by patch, the worst kept.
+
+    Parameters
+    ----------
+    answer, expected : (N, 1, P, P, P) float32
+
+    Returns
+    -------
+    dict
+        ``rms`` and ``voxel`` (the largest), as parts of the root mean square of what was expected.
+    """
+    axes = (1, 2, 3, 4)
+    size = np.sqrt(np.mean(np.square(expected, dtype=np.float64), axis=axes))
+    error = answer.astype(np.float64) - expected
+    return {
+        "rms": float(np.max(np.sqrt(np.mean(error**2, axis=axes)) / size)),
+        "voxel": float(np.max(np.max(np.abs(error), axis=axes) / size)),
+    }
+
+
+def main(model: Path, mixed: Path, folder: Path) -> None:
+    """Write the folder, or end with a sentence that says why not.
+
+    Parameters
+    ----------
+    model, mixed : Path
+        ONNX files.
+    folder : Path
+    """
+
+    def answers(file: Path, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        return np.concatenate([session.run(None, {"patches": patch[None]})[0] for patch in patches])
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    patches = reference_patches(tuple(session.get_inputs()[0].shape[1:]))
+    correction = answers(model, patches)
     if not np.isfinite(correction).all() or not correction.any():
-        raise SystemExit("the network answers nothing sensible to the reference patches")
+        raise SystemExit("The network answers nothing sensible to the reference patches.")
+    strays = disagreement(answers(mixed, patches), correction)
+    said = f"half precision strays by {strays['rms']:.1e} (one voxel by {strays['voxel']:.1e}) of the RMS"
+    if not (strays["rms"] <= LARGEST_RMS and strays["voxel"] <= LARGEST_VOXEL):
+        raise SystemExit(f"The network cannot be served so: {said}.")
+    print(said)
     folder.mkdir(parents=True, exist_ok=True)
     patches.tofile(folder / "patches.bin")
-    correction.astype(np.float32).tofile(folder / "correction.bin")
+    (folder / "shape").write_text("x".join(map(str, patches.shape[1:])) + "\n")
+    correction.tofile(folder / "correction.bin")
+    shutil.copyfile(mixed, folder / "mixed.onnx")
+    (folder / "parity.json").write_text(json.dumps(strays) + "\n")
+    (folder / "made-from").write_text(hashlib.sha256(model.read_bytes()).hexdigest() + "\n")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:4]))

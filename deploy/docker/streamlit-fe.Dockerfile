@@ -15,17 +15,22 @@ COPY src src
 # Of the package only the frontend is kept: what is not there cannot be imported by mistake.
 RUN /tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && /app/bin/python -m pip install --no-deps dist/*.whl \
-    && /app/bin/python -m pip uninstall --yes pip \
+    && /app/bin/python -m pip inspect --local >/app/installed.json \
+    && /app/bin/python -m pip uninstall --yes setuptools pip \
     && find /app/lib/python3*/site-packages/qsm_ai -mindepth 1 -maxdepth 1 \
          ! -name ui ! -name __init__.py ! -name py.typed -exec rm -r {} + \
     && rm /app/bin/qsm-ai \
+    && find /app/lib -depth -type d -name tests -exec rm -r {} + \
+    && rm -r /app/lib/python3*/site-packages/pyarrow/include \
     && /app/bin/python -m compileall -q -j 0 /app/lib \
     && ln -s /app/lib/python3*/site-packages/qsm_ai/ui/app.py /app/frontend.py
 
 FROM ${BASE_IMAGE} AS run
+ARG BASE_IMAGE
 ARG VERSION=dev
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="qsm-ai streamlit-fe" \
+LABEL org.opencontainers.image.base.name="${BASE_IMAGE}" \
+      org.opencontainers.image.title="qsm-ai streamlit-fe" \
       org.opencontainers.image.description="Frontend of QSM-AI: susceptibility maps from MRI phase. Research use, not a medical device." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \

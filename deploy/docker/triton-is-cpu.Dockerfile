@@ -8,17 +8,31 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 FROM ${BASE_IMAGE} AS build
 WORKDIR /build
 ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONPATH=/build/src \
     QSM_TRITON_ENV=/triton
 COPY requirements/triton.txt requirements/
 # Without the package around it, which would ask for its own installation.
 COPY src/qsm_ai/inference src/qsm_ai/inference
 RUN python3 -m qsm_ai.inference.environment
+# Of nvidia-pytriton only the server's binaries are used, not the library around them and what that asks for.
+RUN python3 -m venv /tools \
+    && pip="/tools/bin/python -m pip --python /triton/bin/python" \
+    && $pip freeze --exclude numpy --exclude nvidia-pytriton --exclude openvino >unused.txt \
+    && $pip uninstall --quiet --yes -r unused.txt \
+    && $pip inspect --local >/triton/installed.json \
+    && $pip uninstall --quiet --yes setuptools pip \
+    && find /triton/lib -depth -type d -name tests -exec rm -r {} + \
+    && rm -r /triton/lib/python3*/site-packages/openvino/include \
+         /triton/lib/python3*/site-packages/pytriton/tritonserver/python_backend_stubs \
+    && /triton/bin/python -m compileall -q -j 0 /triton/lib
 
 FROM ${BASE_IMAGE} AS run
+ARG BASE_IMAGE
 ARG VERSION=dev
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="qsm-ai triton-is-cpu" \
+LABEL org.opencontainers.image.base.name="${BASE_IMAGE}" \
+      org.opencontainers.image.title="qsm-ai triton-is-cpu" \
       org.opencontainers.image.description="Inference server of QSM-AI on CPUs. Research use, not a medical device." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \

@@ -1,18 +1,24 @@
 """The images: linted, unprivileged, locked, and made of files that are there."""
 
+import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
 ROOT = Path(__file__).parents[2]
 IMAGES = sorted((ROOT / "deploy/docker").glob("*.Dockerfile"))
-SCRIPTS = ["build-engine", "triton-entrypoint", "triton-cpu-entrypoint"]
+SCRIPTS = ["build-engine", "triton-entrypoint"]
 
 
 def image_id(path: Path) -> str:
@@ -105,98 +111,260 @@ def test_scripts_are_executable_and_parse(script: str) -> None:
     assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0
 
 
-@pytest.fixture
-def gpu_box(tmp_path: Path) -> dict[str, str]:
-    """A stage set for build-engine: an ONNX file, reference patches, and NVIDIA's tools as far as called.
+PATCH = (5, 2, 2, 2)
+REFERENCE = np.random.default_rng(4).standard_normal((2, 1, *PATCH[1:])).astype(np.float32)
+"""What ONNX Runtime answered to the two reference patches of the stage below."""
+
+TRTEXEC = """
+import json, sys
+import numpy as np
+
+asked = dict(a.lstrip("-").split("=", 1) for a in sys.argv[1:] if "=" in a)
+with open("{calls}", "a") as calls:
+    print(*sys.argv[1:], file=calls)
+if "--help" in sys.argv:
+    print("=== TensorRT.trtexec [TensorRT v101502] ===")
+elif "saveEngine" in asked:
+    if "{spoiled}" == "build":
+        sys.exit(1)
+    open(asked["saveEngine"], "w").write("engine")
+else:
+    batch = int(asked["shapes"].split(":")[1].split("x")[0])
+    patches = np.fromfile(asked["loadInputs"].split(":")[1], np.float32).reshape(batch, {inputs})
+    assert np.array_equal(patches[0], patches[batch - 1]) == (batch % 2 == 1)
+    answer = np.resize(np.fromfile("{reference}", np.float32), (batch, {outputs})) + np.float32(0.001)
+    if "{spoiled}" == f"batch {{batch}}":
+        answer[-1, 0] += 5
+    if "{spoiled}" == "short":
+        answer = answer[:, 1:]
+    if "{spoiled}" == "nan":
+        answer[0, 0] = np.nan
+    output = {{"name": "correction", "dimensions": "", "values": answer.ravel().tolist()}}
+    json.dump([output], open(asked["exportOutput"], "w"))
+"""
+
+
+class GpuBox:
+    """A stage for build-engine: networks, reference patches, and NVIDIA's tools as far as they are called.
 
     The tools themselves cannot be had without NVIDIA's image; tested is what we do with their answers.
     """
-    import struct
 
-    (tmp_path / "models/qsm_vit/1").mkdir(parents=True)
-    (tmp_path / "models/qsm_vit/configs").mkdir()
-    (tmp_path / "models/qsm_vit/1/model.onnx").write_bytes(b"network")
-    for name in ("config.pbtxt", "configs/tensorrt.pbtxt"):
-        shutil.copy(ROOT / "model_repository/qsm_vit" / name, tmp_path / "models/qsm_vit" / name)
-    (tmp_path / "reference").mkdir()
-    (tmp_path / "reference/correction.bin").write_bytes(struct.pack("<3f", 1.0, -2.0, 3.0))
-    (tmp_path / "bin").mkdir()
-    answers = {
-        "nvidia-smi": 'echo "NVIDIA L4, 8.9"',
-        "trtexec": f"""
-            echo "$@" >>{tmp_path}/calls
-            for a in "$@"; do case $a in
-              --help) echo "=== TensorRT.trtexec [TensorRT v101502] ===";;
-              --saveEngine=*) [ -z "${{NO_BUILD:-}}" ] || exit 1; echo engine >"${{a#*=}}";;
-              --exportOutput=*) echo '[{{"name": "correction", "values": '"$ANSWER"'}}]' >"${{a#*=}}";;
-            esac; done""",
-        "tritonserver": 'printf "%s\\n" "$@"',
-    }
-    for name, answer in answers.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{answer}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
-    return {
-        "PATH": f"{tmp_path / 'bin'}:{ROOT / 'deploy/docker'}:{os.environ['PATH']}",
-        "QSM_MODELS": str(tmp_path / "models"),
-        "QSM_ENGINES": str(tmp_path / "engines"),
-        "QSM_REFERENCE": str(tmp_path / "reference"),
-        "ANSWER": "[1.001, -2.0, 3.0]",
-        "CALLS": str(tmp_path / "calls"),
-    }
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.calls = folder / "calls"
+        self.engines = folder / "engines"
+        repository = ROOT / "model_repository/qsm_vit"
+        self.network = folder / "models/qsm_vit/1/model.onnx"
+        self.network.parent.mkdir(parents=True)
+        shutil.copy(repository / "config.pbtxt", folder / "models/qsm_vit")
+        shutil.copytree(repository / "configs", folder / "models/qsm_vit/configs")
+        (folder / "reference").mkdir()
+        (folder / "bin").mkdir()
+        self.take_network(b"network")
+        np.arange(2 * np.prod(PATCH), dtype=np.float32).tofile(folder / "reference/patches.bin")
+        REFERENCE.tofile(folder / "reference/correction.bin")
+        (folder / "reference/shape").write_text("x".join(map(str, PATCH)))
+        self.tool("nvidia-smi", '#!/bin/bash\necho "NVIDIA L4, 8.9"\n')
+        self.tool("tritonserver", '#!/bin/bash\nprintf "%s\\n" "$@"\n')
+        self.spoil("nothing")
+
+    def take_network(self, content: bytes) -> None:
+        """As building the image does."""
+        self.network.write_bytes(content)
+        (self.folder / "reference/mixed.onnx").write_bytes(b"mixed " + content)
+        (self.folder / "reference/made-from").write_text(hashlib.sha256(content).hexdigest() + "\n")
+
+    def spoil(self, what: str) -> None:
+        program = TRTEXEC.format(
+            calls=self.calls, spoiled=what, reference=self.folder / "reference/correction.bin",
+            inputs=np.prod(PATCH), outputs=np.prod(PATCH[1:]),
+        )  # fmt: skip
+        self.tool("trtexec", f"#!{sys.executable}\n{program}")
+
+    def tool(self, name: str, program: str) -> None:
+        (self.folder / "bin" / name).write_text(program)
+        (self.folder / "bin" / name).chmod(0o755)
+
+    def run(self, script: str, **more: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "PATH": f"{self.folder / 'bin'}:{ROOT / 'deploy/docker'}:{os.environ['PATH']}",
+            "QSM_MODELS": str(self.folder / "models"),
+            "QSM_ENGINES": str(self.engines),
+            "QSM_REFERENCE": str(self.folder / "reference"),
+        }
+        return subprocess.run(
+            [script], env=environment | more, capture_output=True, text=True, check=False,
+            executable=str(ROOT / "deploy/docker" / script),
+        )  # fmt: skip
+
+    def builds(self) -> list[str]:
+        return [line for line in self.calls.read_text().splitlines() if "--saveEngine" in line]
 
 
-def call(script: str, environment: dict[str, str], **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [script], env=environment | more, capture_output=True, text=True, check=False,
-        executable=str(ROOT / "deploy/docker" / script),
-    )  # fmt: skip
+@pytest.fixture
+def gpu_box(tmp_path: Path) -> GpuBox:
+    return GpuBox(tmp_path)
 
 
-def test_an_engine_that_agrees_is_kept_and_not_built_twice(gpu_box: dict[str, str]) -> None:
-    first = call("build-engine", gpu_box)
+def test_an_engine_that_agrees_is_kept_and_not_built_twice(gpu_box: GpuBox) -> None:
+    first = gpu_box.run("build-engine")
     assert first.returncode == 0, first.stderr
     engine = Path(first.stdout.strip())
-    assert engine.read_text() == "engine\n"
-    assert call("build-engine", gpu_box).stdout == first.stdout
-    builds = [line for line in Path(gpu_box["CALLS"]).read_text().splitlines() if "--saveEngine" in line]
-    assert len(builds) == 1
-    assert "--maxShapes=patches:16x5x96x96x96" in builds[0]
-    assert "--fp16" in builds[0]
+    assert engine.read_text() == "engine"
+    assert gpu_box.run("build-engine").stdout == first.stdout
+    assert len(gpu_box.builds()) == 1
+    assert {p.name for p in engine.parent.iterdir()} == {"lock", "model.plan"}
 
 
-def test_another_network_is_another_engine(gpu_box: dict[str, str]) -> None:
-    first = call("build-engine", gpu_box).stdout
-    Path(gpu_box["QSM_MODELS"], "qsm_vit/1/model.onnx").write_bytes(b"another network")
-    assert call("build-engine", gpu_box).stdout != first
+def test_an_engine_is_strongly_typed_and_tuned_for_each_batch(gpu_box: GpuBox) -> None:
+    gpu_box.run("build-engine")
+    (build,) = gpu_box.builds()
+    assert f"--onnx={gpu_box.folder}/reference/mixed.onnx --stronglyTyped" in build
+    assert "--fp16" not in build  # gone in TensorRT 11
+    for number, batch in enumerate((1, 8, 16)):
+        assert (
+            f"--profile={number} --minShapes=patches:1x5x2x2x2 --optShapes=patches:{batch}x5x2x2x2 "
+            f"--maxShapes=patches:{batch}x5x2x2x2"
+        ) in build
+    assert f"--timingCacheFile={gpu_box.engines}/timing-101502.cache" in build
+    runs = [line for line in gpu_box.calls.read_text().splitlines() if "--loadEngine" in line]
+    assert [re.findall(r"--useProfile=(\d) --shapes=patches:(\d+)x", run)[0] for run in runs] == [
+        ("0", "1"), ("1", "8"), ("2", "16"),
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "spoiled", [{"ANSWER": "[1.2, -2.0, 3.0]"}, {"ANSWER": "[1.0, -2.0]"}, {"NO_BUILD": "1"}], ids=str
-)
-def test_an_engine_that_disagrees_or_fails_is_not_kept(
-    gpu_box: dict[str, str], spoiled: dict[str, str]
-) -> None:
-    answer = call("build-engine", gpu_box, **spoiled)
-    assert answer.returncode != 0
+def test_another_network_or_gpu_is_another_engine(gpu_box: GpuBox) -> None:
+    engines = [gpu_box.run("build-engine").stdout]
+    gpu_box.take_network(b"another network")
+    engines.append(gpu_box.run("build-engine").stdout)
+    gpu_box.tool("nvidia-smi", '#!/bin/bash\necho "NVIDIA A10G, 8.6"\n')
+    engines.append(gpu_box.run("build-engine").stdout)
+    assert len(set(engines)) == 3
+    assert len(gpu_box.builds()) == 3
+
+
+@pytest.mark.parametrize("spoiled", ["build", "batch 1", "batch 8", "batch 16", "short", "nan"])
+def test_an_engine_that_disagrees_or_fails_is_not_kept(gpu_box: GpuBox, spoiled: str) -> None:
+    gpu_box.spoil(spoiled)
+    answer = gpu_box.run("build-engine")
+    assert answer.returncode == 3, answer.stderr
     assert answer.stdout == ""
-    assert list(Path(gpu_box["QSM_ENGINES"]).rglob("model.plan")) == []
+    assert list(gpu_box.engines.rglob("model.plan")) == []
 
 
-def test_triton_serves_the_engine_where_there_is_one(gpu_box: dict[str, str]) -> None:
-    answer = call("triton-entrypoint", gpu_box)
-    assert "--model-config-name=tensorrt" in answer.stdout, answer.stderr
+def test_a_failure_is_not_repeated_at_every_restart(gpu_box: GpuBox) -> None:
+    gpu_box.spoil("batch 8")
+    gpu_box.run("build-engine")
+    again = gpu_box.run("build-engine")
+    assert again.returncode == 3
+    assert "failed less than a day ago" in again.stderr
+    assert len(gpu_box.builds()) == 1
+    (failure,) = gpu_box.engines.rglob("failed")
+    yesterday = failure.stat().st_mtime - 90_000
+    os.utime(failure, (yesterday, yesterday))
+    gpu_box.spoil("nothing")
+    assert gpu_box.run("build-engine").returncode == 0
+    assert not failure.exists()
 
 
-def test_triton_serves_onnx_with_a_warning_where_no_engine_can_be_trusted(
-    gpu_box: dict[str, str],
-) -> None:
-    answer = call("triton-entrypoint", gpu_box, ANSWER="[9, 9, 9]")
-    assert "--model-config-name=onnx" in answer.stdout
-    assert "WARNING" in answer.stderr
+def test_the_limits_can_be_set(gpu_box: GpuBox) -> None:
+    assert gpu_box.run("build-engine", QSM_PARITY_LIMIT="1e-6").returncode == 3
+    assert gpu_box.run("build-engine", QSM_PARITY_LIMIT_VOXEL="1e-6").returncode == 3
+
+
+def test_no_engine_is_built_for_a_network_that_the_image_does_not_know(gpu_box: GpuBox) -> None:
+    gpu_box.network.write_bytes(b"mounted over")
+    answer = gpu_box.run("build-engine")
+    assert answer.returncode == 3
+    assert "another network" in answer.stderr
+
+
+def test_servers_that_share_engines_build_one(gpu_box: GpuBox) -> None:
+    with ThreadPoolExecutor(3) as servers:
+        answers = list(servers.map(lambda _: gpu_box.run("build-engine"), range(3)))
+    assert {answer.returncode for answer in answers} == {0}
+    assert len({answer.stdout for answer in answers}) == 1
+    assert len(gpu_box.builds()) == 1
+
+
+def served(answer: subprocess.CompletedProcess[str]) -> tuple[Path, str]:
+    """The repository and the configuration that Triton was started with."""
     repository = re.search(r"--model-repository=(\S+)", answer.stdout)
-    assert repository
-    configuration = Path(repository[1], "qsm_vit/configs/onnx.pbtxt").read_text()
-    assert 'platform: "onnxruntime_onnx"' in configuration
-    assert 'default_model_filename: "model.onnx"' in configuration
-    assert "KIND_GPU" in configuration
-    shutil.rmtree(repository[1])
+    configuration = re.search(r"--model-config-name=(\S+)", answer.stdout)
+    assert repository, answer.stderr
+    assert configuration
+    return Path(repository[1], "qsm_vit"), configuration[1]
+
+
+def test_triton_serves_the_engine_where_there_is_one(gpu_box: GpuBox) -> None:
+    answer = gpu_box.run("triton-entrypoint")
+    folder, configuration = served(answer)
+    assert configuration == "tensorrt"
+    assert (folder / "1/model.plan").read_text() == "engine"
+    assert "WARNING" not in answer.stderr
+    shutil.rmtree(folder.parent)
+
+
+@pytest.mark.parametrize(("gpu", "expected"), [(True, "onnx"), (False, "onnx-cpu")])
+def test_triton_serves_onnx_with_a_warning_where_no_engine_can_be_trusted(
+    gpu_box: GpuBox, gpu: bool, expected: str
+) -> None:
+    gpu_box.spoil("batch 1")
+    if not gpu:
+        gpu_box.tool("nvidia-smi", "#!/bin/bash\nexit 9\n")
+    answer = gpu_box.run("triton-entrypoint")
+    folder, configuration = served(answer)
+    assert configuration == expected
+    assert "WARNING" in answer.stderr
+    assert (folder / "configs" / f"{configuration}.pbtxt").is_file()
+    assert (folder / "1/model.onnx").read_bytes() == b"network"
+    assert not (folder / "1/model.plan").exists()
+    shutil.rmtree(folder.parent)
+
+
+CONFIGURATIONS = {
+    path.stem: text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    for path in sorted((ROOT / "model_repository/qsm_vit").rglob("*.pbtxt"))
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_every_configuration_serves_the_same_tensors(name: str) -> None:
+    configuration, plain = CONFIGURATIONS[name], CONFIGURATIONS["config"]
+    assert configuration.name == "qsm_vit"
+    assert list(configuration.input) == list(plain.input)
+    assert list(configuration.output) == list(plain.output)
+    assert configuration.max_batch_size == 16
+    # Any queue policy stalls requests by half a second (measured with one instance).
+    assert not configuration.dynamic_batching.HasField("default_queue_policy")
+
+
+def test_a_gpu_prefers_the_batches_its_engine_is_tuned_for_and_warms_each_up() -> None:
+    configuration = CONFIGURATIONS["tensorrt"]
+    assert list(configuration.dynamic_batching.preferred_batch_size) == [8, 16]
+    (group,) = configuration.instance_group
+    assert group.kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+    assert list(group.profile) == ["0", "1", "2"]
+    assert [warm.batch_size for warm in configuration.model_warmup] == [1, 8, 16]
+    assert configuration.default_model_filename == "model.plan"
+
+
+def test_half_precision_of_the_shipped_network_is_within_its_limits(tmp_path: Path) -> None:
+    """What the triton-is image does when it is built, with the network in the repository."""
+    model = ROOT / "model_repository/qsm_vit/1/model.onnx"
+    mixed = tmp_path / "mixed.onnx"
+    for command in (
+        [ROOT / "src/qsm_ai/network/mixed_precision.py", model, mixed],
+        [ROOT / "deploy/docker/reference_patches.py", model, mixed, tmp_path / "reference"],
+    ):
+        done = subprocess.run(
+            [sys.executable, *map(str, command)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    parity = json.loads((tmp_path / "reference/parity.json").read_text())
+    assert 0 < parity["rms"] < 0.002
+    assert 0 < parity["voxel"] < 0.05
+    made_from = (tmp_path / "reference/made-from").read_text().strip()
+    assert made_from == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert (tmp_path / "reference/patches.bin").stat().st_size == 2 * 5 * 96**3 * 4
