@@ -112,7 +112,7 @@ def test_a_defect_becomes_a_problem_without_the_users_words(
     answer = asyncio.run(scenario())
     assert answer["problem"]["code"] == "internal"
     assert answer["problem"]["status"] == 500
-    logged = json.loads(capfd.readouterr().err.splitlines()[-1])
+    logged = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert logged["error"] == "KeyError"
     assert "no such task" not in json.dumps(logged)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import random
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -69,6 +70,9 @@ class TritonNetwork:
         still be in work, and asking once more would make it worse.
     backoff : float
         Seconds before the second attempt; doubled each time, with jitter.
+    on_call : callable
+        Told how each request for a patch ended (``ok``, or gRPC's status) and after how many seconds, on the
+        thread of the connection.
 
     Raises
     ------
@@ -87,15 +91,20 @@ class TritonNetwork:
         max_in_flight: int = 4,
         attempts: int = 4,
         backoff: float = 0.2,
+        on_call: Callable[[str, float], None] = lambda _outcome, _seconds: None,
     ) -> None:
         try:
             from tritonclient.grpc import aio
+
+            from qsm_ai.observe import tracing
         except ImportError:
             raise RuntimeMissing(
                 "The client of Triton is not installed.",
                 mend="Install qsm-ai[api], or reconstruct in process (qsm-ai[local]).",
             ) from None
         self._aio = aio
+        self._tracing = tracing
+        self._on_call = on_call
         self._url = url
         self._model = model
         self._version = version
@@ -272,16 +281,33 @@ class TritonNetwork:
         asked = self._aio.InferInput(INPUT, list(patch.shape), "FP32")
         async with self._slots:
             asked.set_data_from_numpy(np.ascontiguousarray(patch, np.float32))
-            answer = await self._patiently(
-                lambda client: client.infer(
-                    self._model, [asked], model_version=self._version, client_timeout=self._client_timeout
-                )
-            )
+            answer = await self._patiently(lambda client: self._infer(client, asked))
         try:
             correction = answer.as_numpy(OUTPUT)
         except ValueError:
             raise BadAnswer("The network's answer is shorter than it says.", mend=MEND) from None
         return check_answer(patch, correction)
+
+    async def _infer(self, client: Any, asked: Any) -> Any:
+        began, outcome = time.perf_counter(), "cancelled"
+        # The spans of a Triton that exports any hang below this one.
+        with self._tracing.span("triton.infer", kind=self._tracing.SpanKind.CLIENT, model=self._model):
+            try:
+                answer = await client.infer(
+                    self._model,
+                    [asked],
+                    model_version=self._version,
+                    client_timeout=self._client_timeout,
+                    headers=self._tracing.carry() or None,
+                )
+            except self._error as error:
+                outcome = _status(error).lower()
+                raise
+            else:
+                outcome = "ok"
+                return answer
+            finally:
+                self._on_call(outcome, time.perf_counter() - began)
 
     async def _learn(self) -> None:
         """Ask once what the model takes, and which server this is."""
@@ -349,7 +375,7 @@ class TritonNetwork:
         )
 
     def _explain(self, error: Any) -> InferenceFailure:
-        status, message = str(error.status()).removeprefix("StatusCode."), str(error.message())
+        status, message = _status(error), str(error.message())
         kind: type[InferenceFailure]
         match status:
             case "NOT_FOUND":
@@ -379,3 +405,7 @@ class TritonNetwork:
                 sentence = f"The Triton server rejects the request or failed on it ({status})."
                 mend = f"It said: {' '.join(message.split())[:300]}"
         return kind(sentence, mend=mend)
+
+
+def _status(error: Any) -> str:
+    return str(error.status()).removeprefix("StatusCode.")

@@ -11,26 +11,34 @@ import queue
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 from nibabel.orientations import io_orientation
 
+from qsm_ai import __version__
 from qsm_ai.inference.errors import InferenceFailure
 from qsm_ai.io.loading import Limits, SourceFile, load_scan
 from qsm_ai.io.outputs import write_outputs
 from qsm_ai.jobs.problem import Problem, inference_problem, internal
+from qsm_ai.observe import logs, tracing
+from qsm_ai.observe.steps import Steps
+from qsm_ai.observe.tracing import span
 from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.options import Options
 from qsm_ai.reconstruction.pipeline import Progress, reconstruct
 from qsm_ai.reconstruction.stages import ARTEFACTS
 from qsm_ai.scan import Grid, Refusal, Scan
 
+log = structlog.get_logger("qsm_ai.compute")
+
 Say = Callable[[dict[str, Any]], None]
+Calls = list[tuple[str, float]]
+"""How each request to Triton ended, and after how many seconds."""
 
 
 def load(sources: Sequence[dict[str, str]], parameters: dict[str, Any]) -> Scan:
@@ -73,7 +81,7 @@ def load(sources: Sequence[dict[str, str]], parameters: dict[str, Any]) -> Scan:
     )
 
 
-def validate(task: dict[str, Any], _say: Say) -> dict[str, Any]:
+def validate(task: dict[str, Any], _say: Say, _calls: Calls) -> dict[str, Any]:
     """Read everything, refuse what cannot be reconstructed, say what there is."""
     scan = load(task["sources"], task["parameters"])
     Options(**_choices(task["parameters"]))
@@ -92,11 +100,12 @@ def validate(task: dict[str, Any], _say: Say) -> dict[str, Any]:
     }
 
 
-def run_reconstruction(task: dict[str, Any], say: Say) -> dict[str, Any]:
+def run_reconstruction(task: dict[str, Any], say: Say, calls: Calls) -> dict[str, Any]:
     """Reconstruct, and leave the result files in the task's output folder."""
     options = Options(**_choices(task["parameters"]))
 
     def on_progress(progress: Progress) -> None:
+        steps.at(progress.stage)
         say(
             {
                 "kind": "progress",
@@ -107,11 +116,14 @@ def run_reconstruction(task: dict[str, Any], say: Say) -> dict[str, Any]:
         )
 
     began = time.perf_counter()
-    scan = load(task["sources"], task["parameters"])
+    with span("reading"):
+        scan = load(task["sources"], task["parameters"])
     reading = time.perf_counter() - began
-    network = _network(task) if options.method == "qsm-vit" else None
-    result = reconstruct(scan, options, network, on_progress)
-    written = write_outputs(scan, result, task["output"], {"reading": reading})
+    network = _network(task, calls) if options.method == "qsm-vit" else None
+    with Steps("stage") as steps:
+        result = reconstruct(scan, options, network, on_progress)
+    with span("writing"):
+        written = write_outputs(scan, result, task["output"], {"reading": reading})
     shape, voxel_size = _canonical(scan.grid)
     return {
         "files": [
@@ -130,12 +142,15 @@ def run_reconstruction(task: dict[str, Any], say: Say) -> dict[str, Any]:
     }
 
 
-def _network(task: dict[str, Any]) -> Network:
+def _network(task: dict[str, Any], calls: Calls) -> Network:
     # Not every job needs gRPC, whose import takes a good part of a second.
     from qsm_ai.inference.triton import TritonNetwork
 
     return TritonNetwork(
-        task["triton_url"], client_timeout=task["triton_timeout"], deadline=task["job_timeout"]
+        task["triton_url"],
+        client_timeout=task["triton_timeout"],
+        deadline=task["job_timeout"],
+        on_call=lambda outcome, seconds: calls.append((outcome, round(seconds, 4))),
     )
 
 
@@ -156,16 +171,27 @@ def _choices(parameters: dict[str, Any]) -> dict[str, Any]:
     return {name: parameters[name] for name in names if parameters.get(name) is not None}
 
 
-TASKS: dict[str, Callable[[dict[str, Any], Say], dict[str, Any]]] = {
+TASKS: dict[str, Callable[[dict[str, Any], Say, Calls], dict[str, Any]]] = {
     "validate": validate,
     "reconstruct": run_reconstruction,
 }
 
 
 def answer(task: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Do a task; whatever goes wrong becomes a problem that names no value of the user's."""
+    """Do a task; whatever goes wrong becomes a problem that names no value of the user's.
+
+    The task's ``log`` are the ids that its events bear, its ``trace`` continues the request's trace.
+    """
+    calls: Calls = []
+    with structlog.contextvars.bound_contextvars(**task.get("log", {})):
+        reply = _answer(task, say, calls)
+    return {**reply, "triton": calls} if calls else reply
+
+
+def _answer(task: dict[str, Any], say: Say, calls: Calls) -> dict[str, Any]:
     try:
-        return {"kind": "result", "result": TASKS[task["task"]](task, say)}
+        with span(f"compute.{task['task']}", parent=task.get("trace", {})):
+            return {"kind": "result", "result": TASKS[task["task"]](task, say, calls)}
     except Refusal as refusal:
         problem = Problem.from_refusal(refusal)
     except InferenceFailure as error:
@@ -179,18 +205,9 @@ def answer(task: dict[str, Any], say: Say) -> dict[str, Any]:
             mend="Crop the scan to the head, or reconstruct fewer echoes.",
         )
     except Exception as error:  # the boundary of the process: nothing may leave it but a problem
-        _log_defect(error)
+        log.exception("compute.error")
         problem = internal(type(error).__name__)
     return {"kind": "problem", "problem": problem.to_dict()}
-
-
-def _log_defect(error: Exception) -> None:
-    """Where it happened, without the message: that may hold a file name or a header's text."""
-    frames = [
-        f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)
-    ]
-    line = {"event": "compute.error", "level": "error", "error": type(error).__name__, "frames": frames[-12:]}
-    print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -200,6 +217,8 @@ def main() -> None:
     # Libraries print what they like; only we may write to the channel.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    logs.configure("compute", os.environ.get("QSM_LOG_LEVEL", "info"), sys.stderr)
+    tracing.configure("qsm-ai-compute", __version__)
     tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -217,6 +236,8 @@ def main() -> None:
 
     while True:
         say(answer(json.loads(tasks.get()), say))
+        # This process may be killed once it has answered.
+        tracing.flush()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from qsm_ai.observe.relay import Relay
+
 LINE_LIMIT = 16 * 1024 * 1024
 
 
@@ -33,6 +35,7 @@ class ComputingProcess:
         if process.stdin is None or process.stdout is None:
             raise ValueError("the process must be started with pipes")
         self._process, self._stdin, self._stdout = process, process.stdin, process.stdout
+        self._overhearing = asyncio.create_task(_overhear(process.stderr)) if process.stderr else None
         self.tasks_done = 0
         self.is_idle = True
 
@@ -47,6 +50,8 @@ class ComputingProcess:
             "qsm_ai.jobs.compute",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            # Libraries print file names; what may leave is sorted out here.
+            stderr=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT,
             # A Ctrl-C in the terminal is the server's to handle, which then ends its processes in order.
             start_new_session=True,
@@ -92,9 +97,24 @@ class ComputingProcess:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, 9)
         await self._process.wait()
+        if self._overhearing is not None:
+            await self._overhearing
         # Let the transport close its pipes before the loop may end.
         self._stdin.close()
         await asyncio.sleep(0)
+
+
+async def _overhear(output: asyncio.StreamReader) -> None:
+    relay = Relay("compute")
+    while True:
+        try:
+            line = await output.readline()
+        except ValueError:  # longer than any line of ours
+            continue
+        if not line:
+            break
+        relay.take(line.decode(errors="replace"))
+    relay.close()
 
 
 class ProcessPool:

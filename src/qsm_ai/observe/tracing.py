@@ -16,6 +16,8 @@ from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
+__all__ = ["SpanKind", "carry", "configure", "continued", "endpoint", "flush", "span", "trace_id"]
+
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 FLUSH_MS = 3000
 
