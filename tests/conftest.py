@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from qsm_ai.physics.dipole import GYROMAGNETIC_RATIO, forward_field
 
+pytest_plugins = ["real_services"]
+
 SHAPE = (48, 44, 40)
 VOXEL = (1.0, 1.1, 1.25)
 ECHO_TIMES = (0.004, 0.008, 0.012)

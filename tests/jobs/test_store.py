@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
-from qsm_ai.jobs.problem import Problem
-from qsm_ai.jobs.records import Job, State, StoredArtefact
-from qsm_ai.jobs.store import (
-    MAX_LOST,
+from qsm_ai.jobs.errors import (
+    IdempotencyConflictError,
     JobNotFoundError,
-    JobStore,
+    OwnerLimitError,
     QueueFullError,
     WrongStateError,
-    fair_order,
 )
+from qsm_ai.jobs.fairness import fair_order
+from qsm_ai.jobs.holding import MAX_LOST, OVERTAKEN_FOR
+from qsm_ai.jobs.problem import Problem
+from qsm_ai.jobs.records import Job, State, StoredArtefact, Upload, Waiting, WorkerRecord
+from qsm_ai.jobs.store import JobStore
 
 PROBLEM = Problem("broken", "Broken", 500, "It broke.", "Mend it.")
 
@@ -37,28 +40,33 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'jobs.db'}"
+def url(database_url: str) -> str:
+    return database_url
 
 
 @pytest.fixture
-def store(url: str, clock: Clock) -> JobStore:
-    return JobStore(url, clock)
+def store(url: str, clock: Clock) -> Iterator[JobStore]:
+    store = JobStore(url, clock)
+    yield store
+    store.close()
 
 
-def add(
-    store: JobStore, owner: str = "ann", priority: int = 0, method: str = "tkd", max_queued: int = 99
-) -> Job:
-    job = Job(
+def a_job(owner: str = "ann", priority: int = 0, method: str = "tkd", voxels: int = 1000) -> Job:
+    return Job(
         id=secrets.token_hex(16),
         owner=owner,
         state=State.QUEUED,
         parameters={"method": method},
         uploads=(),
-        summary={"voxels": 1000, "echoes": 2},
+        summary={"voxels": voxels, "echoes": 2},
         priority=priority,
     )
-    return store.add(job, max_queued=max_queued)
+
+
+def add(
+    store: JobStore, owner: str = "ann", priority: int = 0, method: str = "tkd", max_queued: int = 99
+) -> Job:
+    return store.add(a_job(owner, priority, method), max_queued=max_queued)
 
 
 def claim(store: JobStore, worker: str = "here:1") -> Job:
@@ -97,6 +105,7 @@ def test_everything_is_still_there_after_a_restart(store: JobStore, url: str) ->
     again = JobStore(url)
     assert again.get(job.id) == job
     assert again.queue() == [queued.id, job.id]
+    again.close()
 
 
 def test_jobs_are_taken_in_the_order_in_which_they_came(store: JobStore) -> None:
@@ -118,6 +127,8 @@ def test_many_claimants_never_get_the_same_job(store: JobStore, url: str) -> Non
 
     with ThreadPoolExecutor(4) as pool:
         taken = [job_id for found in pool.map(take, range(4)) for job_id in found]
+    for other in stores:
+        other.close()
     assert len(taken) == 40
     assert set(taken) == ids
 
@@ -139,8 +150,18 @@ def test_the_order_shown_is_the_order_taken(store: JobStore) -> None:
 
 
 def test_priority_comes_before_fairness() -> None:
-    queued = [("1", "ann", 0, 1.0), ("2", "ann", 5, 2.0), ("3", "bob", 0, 3.0)]
-    assert fair_order(queued, {"ann": 9.0}) == ["2", "3", "1"]
+    queued = [waiting("1", "ann", 0, 1.0), waiting("2", "ann", 5, 2.0), waiting("3", "bob", 0, 3.0)]
+    assert [job.id for job in fair_order(queued, {"ann": 9.0})] == ["2", "3", "1"]
+
+
+def waiting(job_id: str, owner: str, priority: int, queued_at: float) -> Waiting:
+    return Waiting(job_id, owner, priority, queued_at, method="tkd", work=1.0, memory_mb=1)
+
+
+def test_owners_take_turns_from_the_one_that_was_served_longest_ago() -> None:
+    queued = [waiting(f"{owner}{n}", owner, 0, n) for owner in ("ann", "bob", "eve") for n in range(3)]
+    order = [job.id for job in fair_order(queued, {"ann": 3.0, "bob": 1.0})]
+    assert order == ["eve0", "bob0", "ann0", "eve1", "bob1", "ann1", "eve2", "bob2", "ann2"]
 
 
 def test_a_full_queue_refuses(store: JobStore) -> None:
@@ -215,7 +236,7 @@ def test_a_dead_workers_job_need_not_wait_for_silence(store: JobStore) -> None:
     job = claim(store, "here:1")
     add(store)
     claim(store, "here:2")
-    assert store.workers() == {"here:1", "here:2"}
+    assert store.holders() == {"here:1", "here:2"}
     assert store.reap(silent_for=20, dead_workers=["here:1"]) == [job.id]
 
 
@@ -323,3 +344,187 @@ def test_what_ended_long_ago_is_found_for_retention(store: JobStore, clock: Cloc
     add(store)
     assert store.finished_before(clock.now - 100) == []
     assert store.finished_before(clock.now + 100) == [job.id]
+
+
+def test_a_request_sent_twice_makes_one_job(store: JobStore) -> None:
+    first = store.add(replace(a_job(), idempotency_key="k"), max_queued=9)
+    again = store.add(replace(a_job(), idempotency_key="k"), max_queued=9)
+    assert again.id == first.id
+    assert store.queue() == [first.id]
+    found = store.find_by_key("ann", "k")
+    assert found is not None
+    assert found.id == first.id
+
+
+def test_the_same_request_finds_its_job_even_when_nothing_more_may_wait(store: JobStore) -> None:
+    first = store.add(replace(a_job(), idempotency_key="k"), max_queued=1, max_unfinished=1)
+    assert store.add(replace(a_job(), idempotency_key="k"), max_queued=1, max_unfinished=1).id == first.id
+
+
+def test_an_idempotency_key_belongs_to_its_owner_and_to_what_came_with_it(store: JobStore) -> None:
+    first = store.add(replace(a_job("ann"), idempotency_key="k"), max_queued=9)
+    assert store.add(replace(a_job("bob"), idempotency_key="k"), max_queued=9).id != first.id
+    other = replace(
+        a_job("ann"), idempotency_key="k", uploads=(Upload("phase", "p.nii", "uploads/0", 1, "ab"),)
+    )
+    with pytest.raises(IdempotencyConflictError) as conflict:
+        store.add(other, max_queued=9)
+    assert conflict.value.job_id == first.id
+    assert store.find_by_key("eve", "k") is None
+
+
+def test_a_key_is_free_again_once_its_job_is_deleted(store: JobStore) -> None:
+    first = store.add(replace(a_job(), idempotency_key="k"), max_queued=9)
+    store.delete(first.id)
+    assert store.find_by_key("ann", "k") is None
+    assert store.add(replace(a_job(), idempotency_key="k"), max_queued=9).id != first.id
+
+
+def test_requests_that_race_under_one_key_make_one_job(url: str, store: JobStore) -> None:
+    stores = [JobStore(url) for _ in range(8)]
+
+    def send(own: JobStore) -> str:
+        return own.add(replace(a_job(), idempotency_key="k"), max_queued=9).id
+
+    with ThreadPoolExecutor(8) as pool:
+        ids = set(pool.map(send, stores))
+    for own in stores:
+        own.close()
+    assert len(ids) == 1
+    assert store.queue() == list(ids)
+
+
+def test_requests_that_race_do_not_overfill_the_queue(url: str, store: JobStore) -> None:
+    stores = [JobStore(url) for _ in range(8)]
+
+    def send(own: JobStore) -> bool:
+        try:
+            own.add(a_job(), max_queued=3)
+        except QueueFullError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(send, stores))
+    for own in stores:
+        own.close()
+    assert taken.count(True) == 3
+
+
+def test_one_owner_may_have_so_many_unfinished_jobs_and_no_more(store: JobStore) -> None:
+    store.add(a_job("ann"), max_queued=9, max_unfinished=2)
+    claim(store)
+    store.add(a_job("ann"), max_queued=9, max_unfinished=2)
+    with pytest.raises(OwnerLimitError) as refused:
+        store.add(a_job("ann"), max_queued=9, max_unfinished=2)
+    assert refused.value.limit == 2
+    store.add(a_job("bob"), max_queued=9, max_unfinished=2)
+
+
+def test_what_an_owner_takes_up_is_counted(store: JobStore) -> None:
+    upload = Upload("phase", "p.nii", "uploads/0", 100, "ab")
+    store.add(replace(a_job("ann"), uploads=(upload,)), max_queued=9)
+    job = claim(store)
+    add(store, "ann")
+    complete(store, job)
+    assert (store.usage("ann").unfinished, store.usage("ann").stored_bytes) == (1, 109)
+    assert (store.usage("bob").unfinished, store.usage("bob").stored_bytes) == (0, 0)
+
+
+def test_a_job_past_its_deadline_fails_without_being_begun(store: JobStore, clock: Clock) -> None:
+    late = store.add(replace(a_job(), deadline_at=clock.now + 10), max_queued=9)
+    other = add(store)
+    assert store.expire() == []
+    clock.now += 11
+    assert store.expire() == [late.id]
+    assert (store.get(late.id).problem or {})["code"] == "deadline-exceeded"
+    assert store.queue() == [other.id]
+    retried = store.retry(late.id, max_queued=9)
+    assert retried.deadline_at == pytest.approx(clock.now + 10, abs=1)
+
+
+def test_a_worker_takes_what_it_can_do_and_what_fits(store: JobStore, clock: Clock) -> None:
+    network = add(store, method="qsm-vit")
+    huge = store.add(a_job("bob", voxels=500**3), max_queued=9)
+    small = add(store, "eve")
+    needed = {job.id: job.memory_mb for job in store.waiting()}
+    assert needed[huge.id] > 10 * needed[small.id]
+    room = needed[small.id] + 1
+    taken = store.claim("here:1", without=["qsm-vit"], free_mb=room, whole_mb=needed[huge.id])
+    assert taken is not None
+    assert taken.id == small.id
+    assert store.claim("here:1", without=["qsm-vit"], free_mb=room, whole_mb=room) is None
+    assert claim(store).id == network.id
+
+
+def test_a_large_job_is_not_overtaken_for_ever(store: JobStore, clock: Clock) -> None:
+    huge = store.add(a_job("bob", voxels=500**3), max_queued=9)
+    needed = store.waiting()[0].memory_mb
+    clock.now += OVERTAKEN_FOR + 1
+    add(store, "eve")
+    assert store.claim("here:1", free_mb=needed - 1, whole_mb=needed) is None
+    # A worker for which it would always be too large goes on with the others.
+    assert store.claim("here:2", free_mb=needed - 1, whole_mb=needed - 1) is not None
+    taken = store.claim("here:1", free_mb=needed, whole_mb=needed)
+    assert taken is not None
+    assert taken.id == huge.id
+
+
+def test_a_job_put_off_keeps_its_place_and_fails_when_it_has_been_too_often(store: JobStore) -> None:
+    first, second = add(store), add(store)
+    for _ in range(MAX_LOST - 1):
+        job = claim(store)
+        assert job.id == first.id
+        assert store.put_off(job, PROBLEM) is State.QUEUED
+        assert store.queue() == [first.id, second.id]
+    assert store.put_off(claim(store), PROBLEM) is State.FAILED
+    assert store.put_off(job, PROBLEM) is None
+    assert (store.get(first.id).problem or {})["code"] == "broken"
+
+
+def test_waiting_jobs_say_why_they_wait(store: JobStore) -> None:
+    job = add(store, method="qsm-vit")
+    add(store, method="tkd")
+    assert store.explain("qsm-vit", "Waiting: no server") == [job.id]
+    assert store.explain("qsm-vit", "Waiting: no server") == []
+    assert store.get(job.id).note == "Waiting: no server"
+    assert store.events(job.id)[-1].data["note"] == "Waiting: no server"
+    assert store.explain("qsm-vit", None) == [job.id]
+    assert store.get(job.id).note is None
+
+
+def test_jobs_that_waited_too_long_for_what_does_not_come_are_given_up(store: JobStore, clock: Clock) -> None:
+    old = add(store, method="qsm-vit")
+    clock.now += 100
+    young = add(store, method="qsm-vit")
+    add(store, method="tkd")
+    assert store.give_up("qsm-vit", PROBLEM, waiting_since=clock.now - 50) == [old.id]
+    assert store.get(old.id).state is State.FAILED
+    assert store.get(young.id).state is State.QUEUED
+
+
+def test_workers_tell_of_themselves_until_they_fall_silent(store: JobStore, clock: Clock) -> None:
+    trouble = PROBLEM.to_dict()
+    store.announce(WorkerRecord("a:1", 2, 4000, 0, 0))
+    store.announce(WorkerRecord("b:1", 1, 8000, 0, 0, trouble=trouble))
+    since = store.workers()[1].trouble_since
+    clock.now += 10
+    store.announce(WorkerRecord("b:1", 1, 8000, 0, 0, trouble=trouble))
+    first, second = store.workers()
+    assert (first.name, first.slots, first.memory_mb, first.trouble) == ("a:1", 2, 4000, None)
+    assert (second.trouble, second.trouble_since) == (trouble, since)
+    clock.now += 11
+    assert [worker.name for worker in store.workers()] == ["b:1"]
+    store.announce(WorkerRecord("b:1", 1, 8000, 0, 0))
+    assert (store.workers()[0].trouble, store.workers()[0].trouble_since) == (None, None)
+    store.retire("b:1")
+    assert store.workers() == []
+
+
+def test_nothing_of_an_owner_stays_once_all_their_jobs_are_deleted(store: JobStore) -> None:
+    one, two = add(store, "ann"), add(store, "ann")
+    claim(store), claim(store)
+    store.delete(one.id)
+    store.delete(two.id)
+    with store.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT owner FROM owners").all() == []

@@ -116,3 +116,25 @@ def internal(kind: str) -> Problem:
         detail=f"The reconstruction stopped with an unexpected error ({kind}).",
         mend="Retry the job; if it fails again, report the job id to whoever runs this server.",
     )
+
+
+def expired() -> Problem:
+    """A job that nobody waits for any more, and that was not begun."""
+    return Problem(
+        code="deadline-exceeded",
+        title="The job took too long",
+        status=504,
+        detail="The job's deadline passed while it waited in the queue.",
+        mend="Retry when the server is less busy, or give it more time.",
+    )
+
+
+def too_large_for_workers(needed_mb: int, largest_mb: int) -> Problem:
+    """A scan that no worker can hold."""
+    return Problem(
+        code="out-of-memory",
+        title="Not enough memory",
+        status=507,
+        detail=f"The scan needs about {needed_mb:,} MiB; the largest worker has {largest_mb:,} MiB.",
+        mend="Crop the scan to the head, or reconstruct fewer echoes.",
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -94,7 +96,19 @@ class StoredArtefact:
 
 @dataclass(frozen=True)
 class Job:
-    """One reconstruction, as recorded. Times are seconds since 1970 (UTC)."""
+    """One reconstruction, as recorded. Times are seconds since 1970 (UTC).
+
+    Attributes
+    ----------
+    priority : int
+        Higher ones are taken first, whoever they belong to.
+    attempt : int
+        How often a worker took it.
+    deadline_at : float or None
+        When nobody waits for it any more.
+    idempotency_key : str or None
+        What the client called its request: the same request sent again finds the same job.
+    """
 
     id: str
     owner: str
@@ -118,6 +132,8 @@ class Job:
     artefacts: tuple[StoredArtefact, ...] = ()
     others: tuple[StoredFile, ...] = ()
     request_id: str | None = None
+    deadline_at: float | None = None
+    idempotency_key: str | None = None
 
     @property
     def prefix(self) -> str:
@@ -130,9 +146,60 @@ class Job:
         return str(self.parameters.get("method", "qsm-vit"))
 
     @property
+    def fingerprint(self) -> str:
+        """A hash of everything that the client asked for."""
+        asked = {name: value for name, value in self.parameters.items() if name != "limits"}
+        files = [(upload.role, upload.sha256) for upload in self.uploads]
+        text = json.dumps([asked, files], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
     def work(self) -> float:
         """Size of the task in voxels times echoes, on which the time depends."""
         return float(self.summary.get("voxels", 0)) * max(1, int(self.summary.get("echoes", 1)))
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """A worker, as it last told.
+
+    Attributes
+    ----------
+    name : str
+    slots : int
+        Jobs at once.
+    memory_mb : int
+        MiB for all its jobs together.
+    started_at, seen_at : float
+        Seconds since 1970.
+    draining : bool
+        It takes no more jobs.
+    trouble : dict or None
+        The problem that keeps it from jobs that need the inference server.
+    trouble_since : float or None
+    """
+
+    name: str
+    slots: int
+    memory_mb: int
+    started_at: float
+    seen_at: float
+    draining: bool = False
+    trouble: dict[str, Any] | None = None
+    trouble_since: float | None = None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What the order of the queue and the estimates need to know of a job."""
+
+    id: str
+    owner: str
+    priority: int
+    queued_at: float
+    method: str
+    work: float
+    memory_mb: int
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ class Worker:
 
     async def _reap(self) -> None:
         dead = []
-        for name in await asyncio.to_thread(self._store.workers):
+        for name in await asyncio.to_thread(self._store.holders):
             host, _, rest = name.partition(":")
             pid = rest.partition(":")[0]
             gone = pid.isdigit() and (
