@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from qsm_ai.network import examples
 from qsm_ai.network.anatomy import Head
@@ -15,8 +17,8 @@ from qsm_ai.network.examples import (
     MARGIN,
     Example,
     load_labels,
-    prepare_example,
-    random_example,
+    prepare_examples,
+    random_examples,
     random_scan,
     random_voxel,
     write_pool,
@@ -33,10 +35,21 @@ def scan() -> tuple[Head, Echoes]:
     return random_scan(np.random.default_rng(21), COARSE, None)
 
 
+class Doubter:
+    """A network that would rather have no contrast than the classical map's."""
+
+    name = "doubter"
+
+    def predict(
+        self, patches: NDArray[np.float32], on_patch: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        return -0.5 * patches[:, CHANNELS.index("total_variation")][:, None]
+
+
 @pytest.fixture(scope="module", params=range(3))
 def example(request: pytest.FixtureRequest, scan: tuple[Head, Echoes]) -> Example:
-    """Different seeds: masks too small, too large or right, boundaries known or not."""
-    return prepare_example(np.random.default_rng(request.param), *scan)
+    """Different seeds: masks too small, too large or right, local fields given or not."""
+    return prepare_examples(np.random.default_rng(request.param), *scan)[0]
 
 
 def test_an_example_is_finite_and_of_one_shape(example: Example) -> None:
@@ -63,11 +76,34 @@ def test_the_correction_leads_from_the_classical_map_to_the_truth(scan: tuple[He
     head, echoes = scan
     # A seed that leaves the mask as it is.
     seed = next(s for s in range(20) if np.random.default_rng(s).random() > 0.4)
-    example = prepare_example(np.random.default_rng(seed), head, echoes)
+    example = prepare_examples(np.random.default_rng(seed), head, echoes)[-1]
     box = bounding_box(head.brain, MARGIN)
     made = (example.inputs[CHANNELS.index("total_variation")] + example.target) * example.scale
     truth = np.where(head.brain, head.chi - head.chi[head.brain].mean(), 0)[box]
     np.testing.assert_allclose(made, truth, atol=1e-6)
+
+
+def test_a_network_brings_one_example_more_and_its_map_changes_the_local_field(
+    scan: tuple[Head, Echoes],
+) -> None:
+    without = prepare_examples(np.random.default_rng(2), *scan)
+    unrolled = prepare_examples(np.random.default_rng(2), *scan, Doubter())
+    assert len(unrolled) == len(without) + 1
+    for one, other in zip(without, unrolled, strict=False):
+        np.testing.assert_array_equal(one.inputs, other.inputs)
+    field = CHANNELS.index("local_field")
+    before, after = (e.inputs[field] * e.scale for e in unrolled[-2:])
+    moved = np.std(after - before) / np.std(before)
+    assert 0.001 < moved < 0.5
+
+
+def test_a_given_local_field_errs_by_noise_alone(scan: tuple[Head, Echoes]) -> None:
+    head, echoes = scan
+    seed = next(s for s in range(30) if len(prepare_examples(np.random.default_rng(s), head, echoes)) == 2)
+    given, removed = prepare_examples(np.random.default_rng(seed), head, echoes)
+    counted = given.weight == 1
+    left = [np.sqrt(np.mean((e.target * e.scale)[counted] ** 2)) for e in (given, removed)]
+    assert left[0] < left[1]
 
 
 def test_inputs_and_target_do_not_know_the_scale_of_susceptibility(scan: tuple[Head, Echoes]) -> None:
@@ -75,8 +111,8 @@ def test_inputs_and_target_do_not_know_the_scale_of_susceptibility(scan: tuple[H
     # Twice the susceptibility at half the field strength: the very same phases.
     stronger = replace(head, chi=2 * head.chi)
     weaker = replace(echoes, field_strength=echoes.field_strength / 2, true_field=2 * echoes.true_field)
-    first = prepare_example(np.random.default_rng(1), head, echoes)
-    second = prepare_example(np.random.default_rng(1), stronger, weaker)
+    first = prepare_examples(np.random.default_rng(1), head, echoes)[-1]
+    second = prepare_examples(np.random.default_rng(1), stronger, weaker)[-1]
     assert second.scale == pytest.approx(2 * first.scale, rel=1e-4)
     same = first.weight == second.weight
     assert same.mean() > 0.999
@@ -110,7 +146,7 @@ def test_an_empty_mask_is_no_example(scan: tuple[Head, Echoes]) -> None:
     # A seed that shrinks the mask.
     seed = next(s for s in range(20) if np.random.default_rng(s).random() < 0.25)
     with pytest.raises(ValueError, match="nothing of the brain"):
-        prepare_example(np.random.default_rng(seed), replace(head, brain=speck), echoes)
+        prepare_examples(np.random.default_rng(seed), replace(head, brain=speck), echoes)
 
 
 def test_a_pool_is_written_once_and_holds_its_examples(
@@ -118,13 +154,14 @@ def test_a_pool_is_written_once_and_holds_its_examples(
 ) -> None:
     monkeypatch.setattr(examples, "random_voxel", lambda rng: COARSE)
     pool = tmp_path / "pool"
-    assert write_pool(pool, range(7, 9), None) == 2
+    written = write_pool(pool, range(7, 9), None)
     before = {p.name: p.stat().st_mtime_ns for p in pool.iterdir()}
-    assert sorted(before) == ["000007.npy", "000008.npy"]
+    assert len(before) == written
+    assert {name[:6] for name in before} == {"000007", "000008"}
     assert write_pool(pool, range(7, 9), None) == 0
     assert {p.name: p.stat().st_mtime_ns for p in pool.iterdir()} == before
-    stored = np.load(pool / "000008.npy")
-    made = random_example(np.random.default_rng(8), None)
+    stored = np.load(pool / "000008-0.npy")
+    made = random_examples(np.random.default_rng(8), None)[0]
     assert stored.dtype == np.float16
     np.testing.assert_array_equal(stored[:5], made.inputs.astype(np.float16))
     np.testing.assert_array_equal(stored[5], made.target.astype(np.float16))

@@ -108,3 +108,43 @@ def test_wild_voxels_are_not_reliable_and_the_others_are(field: NDArray[np.float
     assert not sure[10, 10, 10]
     assert not sure[~mask()].any()
     assert sure.sum() > 0.98 * mask().sum()
+
+
+def test_a_smooth_offset_halves_the_error_and_the_standard_error_knows(field: NDArray[np.float32]) -> None:
+    magnitude = decaying(ECHO_TIMES, rate=20.0) / 700
+    x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
+    # A coil changes by two radians or so over ten centimetres.
+    offset = (0.5 + 0.25 * x - 0.1 * y**2 + 0.05 * z).astype(np.float32)
+    rng = np.random.default_rng(5)
+    noise = rng.standard_normal((4, *SHAPE)) / (100 * magnitude)
+    fitted = fit_field(
+        (echoes(field, 0.0) + offset + noise).astype(np.float32), magnitude, mask(), ECHO_TIMES, B0
+    )
+    wrong = (fitted.total_field - field)[mask()]
+    # Each voxel by itself cannot do better than this.
+    times, weights = np.array(ECHO_TIMES), magnitude[:, 0, 0, 0].astype(float) ** 2
+    spread = (weights * (times - (weights * times).sum() / weights.sum()) ** 2).sum()
+    alone = 0.01 / np.sqrt(spread) / RAD_PER_PPM_S
+    assert wrong.std() < 0.7 * alone
+    assert np.median(fitted.standard_error[mask()]) == pytest.approx(wrong.std(), rel=0.15)
+
+
+def test_a_rough_offset_stays_each_voxels_own(field: NDArray[np.float32]) -> None:
+    rough = np.random.default_rng(6).normal(0, 0.5, SHAPE).astype(np.float32)
+    noise = np.random.default_rng(7).normal(0, 0.01, (4, *SHAPE))
+    magnitude = np.ones((4, *SHAPE), np.float32)
+    fitted = fit_field(
+        (echoes(field, 0.0) + rough + noise).astype(np.float32), magnitude, mask(), ECHO_TIMES, B0
+    )
+    free = 0.01 / np.sqrt(4 * np.var(ECHO_TIMES)) / RAD_PER_PPM_S
+    assert np.std((fitted.total_field - field)[mask()]) < 1.1 * free
+    np.testing.assert_allclose(fitted.phase_offset[mask()], rough[mask()], atol=0.06)
+
+
+def test_whole_turns_of_the_offset_between_regions_do_not_matter(field: NDArray[np.float32]) -> None:
+    phase = echoes(field, 0.4)
+    turned = phase.copy()
+    turned[:, 12:] += np.float32(2 * np.pi)
+    one = fit_field(phase, None, mask(), ECHO_TIMES, B0).total_field
+    other = fit_field(turned, None, mask(), ECHO_TIMES, B0).total_field
+    np.testing.assert_allclose(one, other, atol=2e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -13,13 +14,16 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from qsm_ai.network.anatomy import Head, simulate_head
 from qsm_ai.network.geometry import Triple, Volume, bounding_box, random_direction, random_rotation
 from qsm_ai.network.simulation import Echoes, known_turns, simulate_echoes
-from qsm_ai.physics.background import lbv
 from qsm_ai.physics.dipole import forward_field
 from qsm_ai.physics.field_mapping import fit_field, reliable
 from qsm_ai.physics.inversion import Inverter
-from qsm_ai.physics.pdf import pdf
+from qsm_ai.physics.referencing import reference
 from qsm_ai.physics.unwrapping import unwrap_echoes
 from qsm_ai.reconstruction.inputs import network_inputs
+from qsm_ai.reconstruction.local_field import remove_background
+from qsm_ai.reconstruction.network import Network
+from qsm_ai.reconstruction.patches import plan_patches
+from qsm_ai.reconstruction.prediction import predict_map
 
 MARGIN = 4
 """Voxels left around the brain."""
@@ -29,6 +33,9 @@ LARGEST_STORED = 6e4
 
 TRUST_IN_LOST_FIELD = 0.2
 """Weight of voxels whose field was lost."""
+
+GIVEN = 0.35
+"""Share of the scans that are also shown with a local field in which nothing but noise is wrong."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,9 @@ def random_voxel(rng: np.random.Generator) -> Triple:
     return x, y, z
 
 
-def random_example(rng: np.random.Generator, labels: NDArray[np.int16] | None) -> Example:
+def random_examples(
+    rng: np.random.Generator, labels: NDArray[np.int16] | None, network: Network | None = None
+) -> list[Example]:
     """Invent a head, scan it, and take the scan as far as the network's door.
 
     Parameters
@@ -89,13 +98,15 @@ def random_example(rng: np.random.Generator, labels: NDArray[np.int16] | None) -
     rng : numpy Generator
     labels : (L, M, N) int or None
         Anatomy of a real head, used for some of the examples.
+    network : Network or None
+        See :func:`prepare_examples`.
 
     Returns
     -------
-    Example
+    list of Example
     """
     head, echoes = random_scan(rng, random_voxel(rng), labels)
-    return prepare_example(rng, head, echoes)
+    return prepare_examples(rng, head, echoes, network)
 
 
 def random_scan(
@@ -139,12 +150,15 @@ def random_scan(
     return head, echoes
 
 
-def prepare_example(rng: np.random.Generator, head: Head, echoes: Echoes) -> Example:
+def prepare_examples(
+    rng: np.random.Generator, head: Head, echoes: Echoes, network: Network | None = None
+) -> list[Example]:
     """Take a scan through unwrapping, field mapping and background removal, as the pipeline does.
 
-    What users bring differs: some of the masks are a little too small or too large, some of the phases are
-    unwrapped by our own path following instead of the truth, and some of the inner field is known
-    beforehand, as it is when the background is removed a second time.
+    One scan stands at the network's door several times: after the background was sought knowing the
+    classical map; with a network, also after it was sought knowing that one's map; and some scans come with
+    a local field that needs no removal. What users bring differs: some of the masks are a little too small
+    or too large, and some of the phases are unwrapped by our own path following instead of the truth.
 
     Parameters
     ----------
@@ -152,10 +166,12 @@ def prepare_example(rng: np.random.Generator, head: Head, echoes: Echoes) -> Exa
     head : Head
     echoes : Echoes
         Of this head.
+    network : Network or None
+        Of an earlier training.
 
     Returns
     -------
-    Example
+    list of Example
         Cropped to the mask with a margin.
 
     Raises
@@ -165,7 +181,7 @@ def prepare_example(rng: np.random.Generator, head: Head, echoes: Echoes) -> Exa
     """
     mask = head.brain
     draw = rng.random()
-    if draw < 0.25:
+    if draw < 0.2:
         mask = binary_erosion(mask, iterations=int(rng.integers(1, 3)))
     elif draw < 0.4:
         mask = binary_dilation(mask)
@@ -177,39 +193,76 @@ def prepare_example(rng: np.random.Generator, head: Head, echoes: Echoes) -> Exa
         unwrapped = unwrap_echoes(echoes.phase, echoes.magnitude, mask, echoes.echo_times)
     else:
         unwrapped = known_turns(echoes)
-    fit = fit_field(unwrapped, echoes.magnitude, mask, echoes.echo_times, echoes.field_strength)
-    sure = reliable(fit.standard_error, mask)
+    fit = fit_field(
+        unwrapped, echoes.magnitude, mask, echoes.echo_times, echoes.field_strength, head.voxel_size
+    )
     inside = np.where(mask, head.chi - head.chi[mask & head.brain].mean(), 0).astype(np.float32)
-    # How much of the inner field disturbs the removal: all the first time, less the second, or none.
-    left = float(rng.choice([1.0, rng.random(), 0.0], p=[0.5, 0.35, 0.15]))
-    known = np.zeros_like(inside)
-    if left < 1:
-        known = np.float32(1 - left) * forward_field(inside, head.voxel_size, echoes.b0_direction, margin=24)
-    unknown = fit.total_field - known
-    if rng.random() < 0.8:
-        silent = np.where(sure, np.float32(1), np.float32(np.inf))
-        local = pdf(unknown, mask, head.voxel_size, echoes.b0_direction, silent)
-    else:
-        local = lbv(unknown, sure, head.voxel_size)
-    local = (local + known) * sure
+    door = _Door(
+        mask=mask[box],
+        brain=head.brain[box],
+        known=reliable(fit.standard_error, mask)[box],
+        field_error=fit.standard_error[box],
+        truth=inside[box],
+        geometry=(head.voxel_size, echoes.b0_direction),
+    )
+    examples = []
+    if rng.random() < GIVEN:
+        noise = fit.total_field - echoes.true_field
+        local = forward_field(inside, *door.geometry, margin=24) + noise
+        examples.append(door.example(local[box] * door.known)[0])
 
-    inverter = Inverter(local[box], head.voxel_size, echoes.b0_direction)
-    inputs, first, scale = network_inputs(inverter, fit.standard_error[box], mask[box], sure[box])
-    # Bone and air that a poor mask took in are nobody's to predict.
-    weight = (mask & head.brain)[box] * np.where(sure[box], np.float32(1), np.float32(TRUST_IN_LOST_FIELD))
-    target = (inside[box] - first) / np.float32(scale) * mask[box]
-    return Example(inputs, target.astype(np.float32), weight.astype(np.float32), scale)
+    total = np.ascontiguousarray(fit.total_field[box])
+    method: Literal["pdf", "lbv"] = "pdf" if rng.random() < 0.85 else "lbv"
+    chi: Volume | None = None
+    for turn in range(3 if network is not None else 2):
+        inner = None if chi is None else forward_field(reference(chi, door.mask, "mean"), *door.geometry)
+        local = remove_background(
+            total, door.mask, door.known, *door.geometry, method=method, inner_field=inner
+        )
+        example, chi = door.example(local)
+        if turn:
+            examples.append(example)
+        if turn == 1 and network is not None:
+            plan = plan_patches(door.mask)
+            chi = predict_map(network, plan, example.inputs, chi, example.scale, door.known)
+    return examples
 
 
-def write_pool(directory: Path, seeds: range, labels: NDArray[np.int16] | None) -> int:
-    """Write examples, one file a seed, skipping those already there and those that are not finite.
+@dataclass(frozen=True)
+class _Door:
+    """What is the same each time that a scan stands at the network's door, cropped to the mask."""
+
+    mask: NDArray[np.bool_]
+    brain: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+    field_error: Volume
+    truth: Volume
+    geometry: tuple[Triple, Triple]
+
+    def example(self, local_field: Volume) -> tuple[Example, Volume]:
+        """An example of a local field, and the classical map of it, ppm."""
+        inverter = Inverter(local_field, *self.geometry)
+        inputs, first, scale = network_inputs(inverter, self.field_error, self.mask, self.known)
+        # Bone and air that a poor mask took in are nobody's to predict.
+        trust = np.where(self.known, np.float32(1), np.float32(TRUST_IN_LOST_FIELD))
+        weight = (self.mask & self.brain) * trust
+        target = (self.truth - first) / np.float32(scale) * self.mask
+        return Example(inputs, target.astype(np.float32), weight.astype(np.float32), scale), first
+
+
+def write_pool(
+    directory: Path, seeds: range, labels: NDArray[np.int16] | None, network: Network | None = None
+) -> int:
+    """Write examples, skipping seeds already there and examples that are not finite.
 
     Parameters
     ----------
     directory : Path
-        Gets ``<seed>.npy``: (7, X, Y, Z) float16, the inputs, target and weight.
+        Gets ``<seed>-<k>.npy``: (7, X, Y, Z) float16, the inputs, target and weight.
     seeds : range
     labels : (X, Y, Z) int or None
+    network : Network or None
+        See :func:`prepare_examples`.
 
     Returns
     -------
@@ -219,16 +272,16 @@ def write_pool(directory: Path, seeds: range, labels: NDArray[np.int16] | None) 
     directory.mkdir(parents=True, exist_ok=True)
     written = 0
     for seed in seeds:
-        path = directory / f"{seed:06d}.npy"
-        if path.exists():
+        if any(directory.glob(f"{seed:06d}-*.npy")):
             continue
-        example = random_example(np.random.default_rng(seed), labels)
-        stack = np.concatenate([example.inputs, example.target[None], example.weight[None]])
-        if not np.isfinite(stack).all():
-            continue
-        partial = path.with_suffix(".part")
-        with partial.open("wb") as file:
-            np.save(file, np.clip(stack, -LARGEST_STORED, LARGEST_STORED).astype(np.float16))
-        partial.rename(path)
-        written += 1
+        for number, example in enumerate(random_examples(np.random.default_rng(seed), labels, network)):
+            stack = np.concatenate([example.inputs, example.target[None], example.weight[None]])
+            if not np.isfinite(stack).all():
+                continue
+            path = directory / f"{seed:06d}-{number}.npy"
+            partial = path.with_suffix(".part")
+            with partial.open("wb") as file:
+                np.save(file, np.clip(stack, -LARGEST_STORED, LARGEST_STORED).astype(np.float16))
+            partial.rename(path)
+            written += 1
     return written

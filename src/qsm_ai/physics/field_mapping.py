@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from qsm_ai.physics.dipole import GYROMAGNETIC_RATIO
+from qsm_ai.physics.phase_offset import smooth_offset
 
 OUTLIER = 3.0
 """Standard deviations beyond which a voxel's own residual, a wrong turn perhaps, counts against it."""
@@ -36,6 +37,7 @@ def fit_field(
     mask: NDArray[np.bool_],
     echo_times: tuple[float, ...],
     field_strength: float,
+    voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> FieldMap:
     r"""Fit offset and slope of the phase over echo time, weighted by the magnitude.
 
@@ -49,6 +51,15 @@ def fit_field(
     σ is the larger of the whole volume's noise, from the median weighted residual of the fit, and the mean
     residual around the voxel, where the phase does not run along a line (flow, steep gradients, lost signal).
 
+    A line through few echoes leaves its slope unsure because its offset is. Where the offset is smooth, its
+    neighbours' mean is a better one (:func:`phase_offset.smooth_offset`): with the deviation d from it, the
+    offset's noise V and its true roughness τ², the best estimate of the slope moves by
+
+    .. math:: -\frac{\mathrm{Cov}(\delta, \varphi_0)}{V + \tau^2} d, \qquad
+              \text{and its variance falls by } \frac{\mathrm{Cov}(\delta, \varphi_0)^2}{V + \tau^2}
+
+    which nearly halves the error of four echoes at 3 T; a rough offset stays the voxel's own.
+
     Parameters
     ----------
     unwrapped : (E, X, Y, Z) float32, rad
@@ -57,6 +68,7 @@ def fit_field(
     mask : (X, Y, Z) bool
     echo_times : E values, s
     field_strength : T
+    voxel_size : mm
 
     Returns
     -------
@@ -92,13 +104,23 @@ def fit_field(
     else:
         variance = np.full_like(total, _texture_variance(unwrapped[-1], mask, weights[-1]))
     ppm = np.float32(1 / (2 * np.pi * GYROMAGNETIC_RATIO * field_strength))
+    slope_variance = variance / spread
 
     def volume(values: NDArray[np.float32]) -> NDArray[np.float32]:
         filled = np.zeros(mask.shape, np.float32)
         filled[mask] = values
         return filled
 
-    return FieldMap(volume(slope * ppm), volume(np.sqrt(variance / spread) * ppm), volume(offset))
+    if len(echo_times) > 1:
+        offset_variance = variance / total + mean_time**2 * slope_variance
+        covariance = -mean_time * slope_variance
+        smooth = smooth_offset(volume(offset), volume(offset_variance), mask, voxel_size)
+        deviation, roughness = (values[mask] for values in smooth)
+        gain = covariance / (offset_variance + roughness)
+        slope = slope - gain * deviation
+        slope_variance = slope_variance - gain * covariance
+        offset = offset - deviation * offset_variance / (offset_variance + roughness)
+    return FieldMap(volume(slope * ppm), volume(np.sqrt(slope_variance) * ppm), volume(offset))
 
 
 def _median_variance(chi2: NDArray[np.float32], freedom: int) -> float:

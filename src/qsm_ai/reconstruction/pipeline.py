@@ -16,15 +16,16 @@ from qsm_ai.physics.inversion import Inverter, tikhonov, tkd
 from qsm_ai.physics.laplacian_unwrapping import unwrap_laplacian
 from qsm_ai.physics.masking import brain_mask
 from qsm_ai.physics.noise import cone_noise
-from qsm_ai.physics.pdf import pdf
 from qsm_ai.physics.r2star import r2star
 from qsm_ai.physics.referencing import reference
 from qsm_ai.physics.total_variation import total_variation
 from qsm_ai.physics.unwrapping import unwrap_echoes
 from qsm_ai.reconstruction.inputs import SMOOTH, network_inputs, robust_scale
+from qsm_ai.reconstruction.local_field import remove_background
 from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.options import Options
 from qsm_ai.reconstruction.patches import plan_patches
+from qsm_ai.reconstruction.prediction import predict_map
 from qsm_ai.reconstruction.quality import physics_check
 from qsm_ai.reconstruction.stages import ARTEFACTS, STAGES, Stage
 from qsm_ai.scan import MaskRefusal, Scan
@@ -33,9 +34,6 @@ Volume = NDArray[np.float32]
 
 MARGIN = 4
 """Voxels kept around the mask."""
-
-PATCHES_AT_ONCE = 16
-"""That are held in memory together."""
 
 CONSISTENCY_FACTOR, LEAST_CONSISTENCY, MOST_CONSISTENCY = 20.0, 0.005, 2.0
 """Of μ = 20 (noise / scale)², held between the two others: the noisier the field, the less it overrules."""
@@ -257,7 +255,7 @@ def _field_mapping(work: _Work) -> None:
     else:
         unwrapped = unwrap_echoes(phase, magnitude, mask, scan.echo_times)
     work.reporter.step(0.6)
-    fitted = fit_field(unwrapped, magnitude, mask, scan.echo_times, scan.field_strength)
+    fitted = fit_field(unwrapped, magnitude, mask, scan.echo_times, scan.field_strength, scan.grid.voxel_size)
     work.volumes["total_field"] = fitted.total_field
     work.volumes["field_error"] = fitted.standard_error
     if magnitude is not None and len(scan.echo_times) > 1:
@@ -277,21 +275,19 @@ def _background(work: _Work) -> None:
 
         work.volumes["local_field"], work.valid = v_sharp(total, mask, voxel_size)
     else:
-        work.volumes["local_field"] = _without_background(work, total)
+        work.volumes["local_field"] = _without_background(work)
 
 
-def _without_background(work: _Work, total: Volume) -> Volume:
-    """What remains of a total field, ppm, when the field of sources outside is taken away."""
-    voxel_size, b0_direction = work.geometry
-    if work.options.background == "lbv":
-        from qsm_ai.physics.background import lbv
-
-        return lbv(total, work.valid, voxel_size)
-
-    # Voxels without a trustworthy field say nothing, but are no place for outer sources either: a
-    # calcification there would be taken for background.
-    silent = np.where(work.valid, np.float32(1), np.float32(np.inf))
-    return pdf(total, work.volumes["mask"], voxel_size, b0_direction, silent) * work.valid
+def _without_background(work: _Work, inner_field: Volume | None = None) -> Volume:
+    """The local field, ppm, knowing the field of inner sources or not."""
+    return remove_background(
+        work.volumes["total_field"],
+        work.volumes["mask"],
+        work.valid,
+        *work.geometry,
+        method="lbv" if work.options.background == "lbv" else "pdf",
+        inner_field=inner_field,
+    )
 
 
 def _inversion(work: _Work) -> None:
@@ -336,15 +332,10 @@ def _refines(work: _Work) -> bool:
 
 
 def _refine(work: _Work, chi: Volume) -> None:
-    """Remove the background once more, knowing a map, and prepare anew.
-
-    What is taken for background depends on what the inner sources do at the rim. A map tells, so that the
-    background is sought again in what the map leaves unexplained.
-    """
+    """Remove the background once more, knowing a map, and prepare anew."""
     assert work.inverter is not None  # noqa: S101 - there is no map without one
-    inner = work.inverter.forward(reference(chi, work.volumes["mask"], "mean"))
-    unexplained = work.volumes["total_field"] - inner
-    work.volumes["local_field"] = (_without_background(work, unexplained) + inner) * work.valid
+    inner_field = work.inverter.forward(reference(chi, work.volumes["mask"], "mean"))
+    work.volumes["local_field"] = _without_background(work, inner_field)
     _prepare(work)
 
 
@@ -357,25 +348,21 @@ def _network(work: _Work) -> None:
 
 
 def _predict(work: _Work, turn: int, passes: int) -> Volume:
-    """The network's map, ppm: the classical one and its correction, patch by patch."""
+    """The network's map, ppm."""
     assert work.network is not None  # noqa: S101 - reconstruct() sees to it
     assert work.network_inputs is not None  # noqa: S101 - the stage before made them
     assert work.classical is not None  # noqa: S101
-    mask = work.volumes["mask"]
-    plan = plan_patches(mask)
+    plan = plan_patches(work.volumes["mask"])
     before, total = turn * len(plan), passes * len(plan)
-    correction = np.zeros(mask.shape, dtype=np.float32)
-    work.reporter.step(before / total, f"patch {before} of {total}")
-    for batch in plan.batches(PATCHES_AT_ONCE):
 
-        def on_patch(done: int, first: int = batch.start) -> None:
-            count = before + first + done
-            work.reporter.step(count / total, f"patch {count} of {total}")
+    def on_patch(done: int) -> None:
+        count = before + done
+        work.reporter.step(count / total, f"patch {count} of {total}")
 
-        corrections = work.network.predict(plan.cut(work.network_inputs, batch), on_patch)
-        plan.blend(corrections, correction, batch)
-    # Where the field is unknown the network saw nothing to correct by.
-    chi: Volume = (work.classical + np.float32(work.scale) * correction * work.valid) * mask
+    on_patch(0)
+    chi = predict_map(
+        work.network, plan, work.network_inputs, work.classical, work.scale, work.valid, on_patch
+    )
     work.network_inputs = work.classical = None
     return chi
 
