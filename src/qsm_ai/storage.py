@@ -15,6 +15,8 @@ import obstore
 from obstore.exceptions import GenericError, NotFoundError
 from obstore.store import LocalStore, from_url
 
+from qsm_ai.observe.timing import Watch, timed
+
 CHUNK = 4 * 1024 * 1024
 MISSING = (NotFoundError, FileNotFoundError)
 
@@ -48,9 +50,15 @@ class Storage:
 
     Keys are ``/``-separated paths without ``.`` or ``..``; values are streams of bytes. Writing is atomic: a
     reader sees the whole object or none.
+
+    Attributes
+    ----------
+    watch : Watch or None
+        Told of every call: its name, seconds, and the kind of error that it ended with.
     """
 
     def __init__(self, store: Any, *, folder: Path | None = None) -> None:
+        self.watch: Watch | None = None
         self._store = store
         self._folder = folder
 
@@ -70,14 +78,17 @@ class Storage:
         folder.mkdir(parents=True, exist_ok=True)
         return cls(LocalStore(folder, automatic_cleanup=True), folder=folder)
 
+    @timed("put")
     async def put(self, key: str, content: bytes | AsyncIterable[bytes]) -> None:
         """Store ``content`` under ``key``, replacing what was there."""
         await obstore.put_async(self._store, _checked(key), content, chunk_size=CHUNK)
 
+    @timed("put")
     async def put_file(self, key: str, path: Path) -> None:
         """Store a file's content under ``key`` in constant memory."""
         await obstore.put_async(self._store, _checked(key), path, chunk_size=CHUNK, max_concurrency=2)
 
+    @timed("head", expected=(ObjectNotFoundError,))
     async def head(self, key: str) -> ObjectInfo:
         """Size and age of an object.
 
@@ -90,6 +101,7 @@ class Storage:
         except MISSING as error:
             raise ObjectNotFoundError(key) from error
 
+    @timed("get", expected=(ObjectNotFoundError,))
     async def get(self, key: str) -> bytes:
         """The whole object; for small ones.
 
@@ -114,7 +126,7 @@ class Storage:
         while start < stop:
             until = min(start + CHUNK, stop)
             try:
-                part = await obstore.get_range_async(self._store, _checked(key), start=start, end=until)
+                part = await self._part(key, start, until)
             except MISSING as error:
                 raise ObjectNotFoundError(key) from error
             except GenericError as error:
@@ -123,8 +135,12 @@ class Storage:
                 async for rest in self._without_ranges(key, start, stop):
                     yield rest
                 return
-            yield bytes(part)
+            yield part
             start = until
+
+    @timed("get", expected=MISSING)
+    async def _part(self, key: str, start: int, end: int) -> bytes:
+        return bytes(await obstore.get_range_async(self._store, _checked(key), start=start, end=end))
 
     async def _without_ranges(self, key: str, start: int, stop: int) -> AsyncIterator[bytes]:
         """Read from the beginning and leave out what is not wanted: some S3 servers cannot serve parts."""
@@ -144,11 +160,13 @@ class Storage:
             async for chunk in self.stream(key):
                 await asyncio.to_thread(file.write, chunk)
 
+    @timed("list")
     async def entries(self, prefix: str = "") -> list[ObjectInfo]:
         """Every object under ``prefix`` (a folder, not the beginning of a name), in order of key."""
         stream = obstore.list(self._store, prefix=prefix.rstrip("/") or None)
         return sorted((_info(meta) for meta in await stream.collect_async()), key=lambda info: info.key)
 
+    @timed("list")
     async def children(self, prefix: str) -> list[str]:
         """Names of the folders directly under ``prefix``."""
         found = await obstore.list_with_delimiter_async(self._store, prefix=prefix.rstrip("/") or None)
@@ -157,6 +175,7 @@ class Storage:
             names |= await asyncio.to_thread(_folders_in, self._folder / prefix)
         return sorted(names)
 
+    @timed("delete")
     async def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
         try:

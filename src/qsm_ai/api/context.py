@@ -33,6 +33,7 @@ from qsm_ai.jobs.scratch import Scratch
 from qsm_ai.jobs.service import Jobs
 from qsm_ai.jobs.store import JobStore
 from qsm_ai.jobs.worker import Worker, WorkerSettings
+from qsm_ai.observe.database import watch_database
 from qsm_ai.storage import Storage
 
 log = structlog.get_logger("qsm_ai.api")
@@ -53,7 +54,9 @@ class Context:
         self.storage = Storage.from_url(settings.storage)
         self.hub = Hub()
         self.volumes = VolumeCache(settings.slice_cache_mb * MIB)
-        self.metrics = Metrics(self.store)
+        self.metrics = Metrics(self.store, settings.data_dir)
+        self.storage.watch = self.metrics.storage_called
+        watch_database(self.store.engine, self.metrics.database_called)
         self.gate = Gate.build(self.store.engine, keys="keys" in settings.access, oidc=settings.oidc)
         self.overview = Overview(self.store.engine, self.store.now)
         # The one user of an open service shares it with nobody.
@@ -145,7 +148,9 @@ class Context:
         try:
             await self.triton.check(2.0)
         except InferenceFailure as failure:
+            self.metrics.triton_up.set(0)
             return inference_problem(failure)
+        self.metrics.triton_up.set(1)
         return None
 
     async def _trouble(self, name: str) -> str | None:
@@ -169,8 +174,10 @@ class Context:
                     log.info("sweep.removed", jobs=removed)
                 if expired := await self.pending.sweep():
                     log.info("sweep.removed", uploads=expired)
+                self.metrics.swept(removed + expired)
             except Exception as error:  # a store that is away for a moment must not end the sweeping
                 log.exception("sweep.trouble", error=type(error).__name__)
+                self.metrics.sweep_errors.inc()
             await asyncio.sleep(self.settings.sweep_every_s)
 
 
