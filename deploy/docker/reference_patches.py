@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-LARGEST_RMS, LARGEST_VOXEL = 0.002, 0.05
+LARGEST_RMS, LARGEST_VOXEL = 0.002, 0.1
 """How far the half-precision network may stray, as parts of the root mean square of the correction."""
 
 
