@@ -237,7 +237,7 @@ class AsyncClient:
                 return answer
             try:
                 with wish.path.open("ab" if "content-range" in answer.headers else "wb") as file:
-                    async for piece in answer.aiter_raw(PIECE):
+                    async for piece in answer.aiter_raw():
                         await asyncio.to_thread(file.write, piece)
             except httpx.HTTPError as error:
                 raise Interrupted(error, answer.headers.get("etag")) from error

@@ -292,7 +292,7 @@ class Client:
                 return answer
             try:
                 with wish.path.open("ab" if "content-range" in answer.headers else "wb") as file:
-                    for piece in answer.iter_raw(PIECE):
+                    for piece in answer.iter_raw():
                         file.write(piece)
             except httpx.HTTPError as error:
                 raise Interrupted(error, answer.headers.get("etag")) from error
