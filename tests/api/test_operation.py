@@ -31,6 +31,16 @@ def test_it_is_not_ready_without_triton_and_says_why(client: Any) -> None:
     assert checks["worker"]["ok"]
 
 
+def test_a_check_may_be_left_out_of_the_verdict_but_not_of_the_answer(client: Any) -> None:
+    """A gateway whose jobs are computed elsewhere takes scans while Triton is away."""
+    answer = client.get("/readyz", params={"exclude": "triton"})
+    assert answer.status_code == 200
+    assert answer.json()["ready"]
+    assert not answer.json()["checks"]["triton"]["ok"]
+    assert client.get("/readyz", params={"exclude": ["storage", "database"]}).status_code == 503
+    assert client.get("/readyz", params={"exclude": "everything"}).status_code == 422
+
+
 def test_a_broken_store_is_told_by_readiness(start_backend: Any) -> None:
     with start_backend() as backend, backend.client() as client:
         objects = backend.folder / "data/objects"

@@ -1,5 +1,7 @@
 """Kubernetes: every overlay builds, every object is valid, and the policies say what they should."""
 
+import os
+import re
 import runpy
 import subprocess
 from collections.abc import Callable
@@ -10,36 +12,50 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from qsm_ai import __version__
 from qsm_ai.api.settings import Settings
+from qsm_ai.observe import catalogue
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 VERSION = "1.33"
 OVERLAYS = sorted(p.name for p in (KUBERNETES / "overlays").iterdir())
 WHOLE = ["eks", "gke", "local-cpu"]
+CLOUDS = ["eks", "gke"]
 # Kinds of operators, for which the validator has no schema.
 FOREIGN = {
     "BackendConfig", "ExternalSecret", "ManagedCertificate",
     "PrometheusRule", "ScaledObject", "ServiceMonitor",
 }  # fmt: skip
 
+TIER = "app.kubernetes.io/name"
+BACKENDS = {"fastapi-be", "worker"}
+
 Objects = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def built(tool: Callable[..., str]) -> Callable[[str], Objects]:
-    """The objects of an overlay (or another folder), each folder built once."""
+def kustomize(tool: Callable[..., str]) -> Callable[[Path], Objects]:
+    """The objects that a folder makes."""
     kubectl = tool("kubectl")
+
+    def build(folder: Path) -> Objects:
+        command = [kubectl, "kustomize", "--load-restrictor=LoadRestrictionsNone", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return list(yaml.safe_load_all(done.stdout))
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def built(kustomize: Callable[[Path], Objects]) -> Callable[[str], Objects]:
+    """The objects of an overlay (or another folder), each folder built once."""
     seen: dict[str, Objects] = {}
 
     def build(name: str) -> Objects:
         if name not in seen:
-            folder = KUBERNETES / ("cluster" if name == "nvidia" else "overlays") / name
-            done = subprocess.run(
-                [kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stderr
-            seen[name] = list(yaml.safe_load_all(done.stdout))
+            seen[name] = kustomize(KUBERNETES / ("cluster" if name == "nvidia" else "overlays") / name)
         return seen[name]
 
     return build
@@ -50,7 +66,23 @@ def of_kind(objects: Objects, kind: str) -> dict[str, dict[str, Any]]:
 
 
 def pods(objects: Objects) -> dict[str, dict[str, Any]]:
+    """Pods that stay, by the name of their Deployment."""
     return {name: o["spec"]["template"]["spec"] for name, o in of_kind(objects, "Deployment").items()}
+
+
+def all_pods(objects: Objects) -> dict[str, dict[str, Any]]:
+    """Those that stay and those that end."""
+    jobs = {name: o["spec"]["template"]["spec"] for name, o in of_kind(objects, "Job").items()}
+    return pods(objects) | jobs
+
+
+def tier_of(selector: dict[str, Any]) -> set[str]:
+    """The tiers that a pod selector means; all of them when it is empty."""
+    found = {selector.get("matchLabels", {}).get(TIER)} - {None}
+    for expression in selector.get("matchExpressions", []):
+        assert (expression["key"], expression["operator"]) == (TIER, "In")
+        found |= set(expression["values"])
+    return found
 
 
 @pytest.mark.parametrize("name", [*OVERLAYS, "nvidia"])
@@ -74,7 +106,7 @@ def test_everything_is_in_one_namespace_that_is_restricted(
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_pods_can_do_no_more_than_they_must(built: Callable[[str], Objects], name: str) -> None:
-    for pod in pods(built(name)).values():
+    for pod in all_pods(built(name)).values():
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -97,13 +129,70 @@ def test_a_gateway_lives_whether_triton_does_or_not(built: Callable[[str], Objec
         "triton-is": ("/v2/health/live", "/v2/health/ready"),
     }
     for tier, pod in pods(built(name)).items():
+        if tier == "worker":
+            continue
         (container,) = pod["containers"]
         probes = (container["livenessProbe"], container["readinessProbe"])
-        assert tuple(p["httpGet"]["path"] for p in probes) == wanted[tier]
+        assert tuple(p["httpGet"]["path"].partition("?")[0] for p in probes) == wanted[tier]
         startup = container["startupProbe"]
         # Building an engine takes up to twenty minutes.
         patience = startup["periodSeconds"] * startup["failureThreshold"]
         assert patience >= (1200 if tier == "triton-is" else 60)
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_a_gateway_that_computes_nothing_takes_scans_while_triton_is_away(
+    built: Callable[[str], Objects], name: str
+) -> None:
+    (gateway,) = pods(built(name))["fastapi-be"]["containers"]
+    assert gateway["readinessProbe"]["httpGet"]["path"] == "/readyz?exclude=triton"
+    (settings,) = of_kind(built(name), "ConfigMap").values()
+    assert settings["data"]["QSM_WORKERS"] == "0"
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_workers_are_the_backends_image_with_another_command(
+    built: Callable[[str], Objects], name: str
+) -> None:
+    (gateway,), (worker,) = (pods(built(name))[tier]["containers"] for tier in ("fastapi-be", "worker"))
+    assert worker["image"] == gateway["image"]
+    assert worker["command"] == ["qsm-ai", "worker"]
+    assert worker["envFrom"] == gateway["envFrom"]
+    # What stands in the container goes before the gateways' ConfigMap.
+    assert {"name": "QSM_WORKERS", "value": "1"} in worker["env"]
+    assert "ports" not in worker or {p["name"] for p in worker["ports"]} <= {"metrics"}
+    patience = pods(built(name))["worker"]["terminationGracePeriodSeconds"]
+    assert patience >= 60
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_the_database_is_migrated_once_for_each_version_and_by_nobody_else(
+    built: Callable[[str], Objects], name: str
+) -> None:
+    (job,) = of_kind(built(name), "Job").values()
+    (migration,) = job["spec"]["template"]["spec"]["containers"]
+    (gateway,) = pods(built(name))["fastapi-be"]["containers"]
+    assert job["metadata"]["name"] == f"migrate-{__version__}"
+    assert migration["command"] == ["qsm-ai", "migrate"]
+    assert migration["image"] == gateway["image"]
+    assert migration["envFrom"] == gateway["envFrom"]
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "OnFailure"
+    (settings,) = of_kind(built(name), "ConfigMap").values()
+    assert settings["data"]["QSM_MIGRATE"] == "false"
+    # It may reach the database, and nothing else.
+    egress = [
+        rule
+        for policy in of_kind(built(name), "NetworkPolicy").values()
+        if "migrate" in tier_of(policy["spec"]["podSelector"])
+        for rule in policy["spec"].get("egress", [])
+    ]
+    assert [port["port"] for rule in egress for port in rule["ports"]] == [5432]
+
+
+@pytest.mark.parametrize("name", ["eks", "eks-triton", "gke", "gke-triton"])
+def test_images_are_those_of_this_version(built: Callable[[str], Objects], name: str) -> None:
+    for pod in all_pods(built(name)).values():
+        assert pod["containers"][0]["image"].rpartition(":")[2] == __version__
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -117,20 +206,39 @@ def test_nobody_reaches_anybody_unless_said(built: Callable[[str], Objects], nam
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_only_the_backend_reaches_tritons_grpc_and_nobody_its_http(
+def test_only_the_backend_and_its_workers_reach_tritons_grpc_and_nobody_its_http(
     built: Callable[[str], Objects], name: str
 ) -> None:
-    backend = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "fastapi-be"}}}
     prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
-    may = {8001: [backend], 8002: [prometheus]}
+    askers = set()
     for policy in of_kind(built(name), "NetworkPolicy").values():
         spec = policy["spec"]
-        if spec["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/name") != "triton-is":
+        if "triton-is" not in tier_of(spec["podSelector"]):
             continue
         assert "egress" not in spec
         for rule in spec["ingress"]:
-            for port in rule["ports"]:
-                assert rule["from"] == may[port["port"]]
+            (port,) = (port["port"] for port in rule["ports"])
+            if port == 8001:
+                for peer in rule["from"]:
+                    assert set(peer) == {"podSelector"}
+                    askers |= tier_of(peer["podSelector"])
+            else:
+                assert (port, rule["from"]) == (8002, [prometheus])
+    assert askers == BACKENDS & set(pods(built(name)))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_way_out_is_to_somebody_named_or_by_tls(built: Callable[[str], Objects], name: str) -> None:
+    for policy in of_kind(built(name), "NetworkPolicy").values():
+        for rule in policy["spec"].get("egress", []):
+            ports = {port["port"] for port in rule["ports"]}
+            for peer in rule["to"]:
+                if peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0":
+                    assert ports == {443}
+                    assert "169.254.169.254/32" in peer["ipBlock"]["except"]
+                    # The page speaks with the backend alone, Triton with nobody.
+                    assert tier_of(policy["spec"]["podSelector"]) <= BACKENDS
+                    assert tier_of(policy["spec"]["podSelector"])
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -191,20 +299,93 @@ def test_without_a_gpu_triton_is_the_cpu_image(built: Callable[[str], Objects]) 
     assert "nvidia.com/gpu" not in pod["containers"][0]["resources"]["limits"]
 
 
-@pytest.mark.parametrize("name", ["eks", "gke"])
-def test_secrets_come_from_outside_and_scaling_follows_what_waits(
-    built: Callable[[str], Objects], name: str
-) -> None:
+@pytest.mark.parametrize("name", CLOUDS)
+def test_secrets_come_from_outside(built: Callable[[str], Objects], name: str) -> None:
     assert of_kind(built(name), "Secret") == {}
     (external,) = of_kind(built(name), "ExternalSecret").values()
-    sources = pods(built(name))["fastapi-be"]["containers"][0]["envFrom"]
-    assert {"secretRef": {"name": external["spec"]["target"]["name"]}} in sources
+    for tier in BACKENDS:
+        sources = pods(built(name))[tier]["containers"][0]["envFrom"]
+        assert {"secretRef": {"name": external["spec"]["target"]["name"]}} in sources
+
+
+def queries(scaled: dict[str, Any]) -> list[str]:
+    return [t["metadata"]["query"] for t in scaled["spec"]["triggers"] if t["type"] == "prometheus"]
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_scaling_follows_what_waits(built: Callable[[str], Objects], name: str) -> None:
     scaled = of_kind(built(name), "ScaledObject")
-    assert set(scaled) == {"fastapi-be", "triton-is"}
-    for item in scaled.values():
-        assert item["spec"]["scaleTargetRef"]["name"] in pods(built(name))
-        queries = [t["metadata"]["query"] for t in item["spec"]["triggers"]]
-        assert not any("gpu_utilization" in query for query in queries)
+    assert set(scaled) == set(pods(built(name)))
+    for tier, item in scaled.items():
+        assert item["spec"]["scaleTargetRef"] == {"name": tier}
+        assert not any("gpu_utilization" in query for query in queries(item))
+    assert any("nv_inference_pending_request_count" in query for query in queries(scaled["triton-is"]))
+    assert any('state=~"queued|running"' in query for query in queries(scaled["worker"]))
+    # Who scales says how many there are: a number in the Deployment would be set again by every `apply`.
+    assert not any("replicas" in o["spec"] for o in of_kind(built(name), "Deployment").values())
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_scaling_asks_for_metrics_that_there_are(built: Callable[[str], Objects], name: str) -> None:
+    known = set(catalogue.of("backend")) | set(catalogue.of("triton"))
+    for item in of_kind(built(name), "ScaledObject").values():
+        for query in queries(item):
+            assert set(re.findall(r"\b(?:qsm|nv)_\w+", query)) <= known, query
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_gpu_and_workers_may_rest_where_that_is_wanted(
+    kustomize: Callable[[Path], Objects], tmp_path: Path, name: str
+) -> None:
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [str(Path(os.path.relpath(KUBERNETES / "overlays" / name, tmp_path)))],
+        "components": [os.path.relpath(KUBERNETES / "components/scale-to-zero", tmp_path)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    objects = kustomize(tmp_path)
+    least = {n: o["spec"]["minReplicaCount"] for n, o in of_kind(objects, "ScaledObject").items()}
+    assert least["triton-is"] == least["worker"] == 0
+    assert least["fastapi-be"] >= 1
+    # Jobs wait as long as a node and an engine may take, and the gateway stays ready meanwhile.
+    (container,) = pods(objects)["triton-is"]["containers"]
+    startup = container["startupProbe"]
+    (settings,) = of_kind(objects, "ConfigMap").values()
+    assert (
+        float(settings["data"]["QSM_TRITON_PATIENCE_S"])
+        > startup["periodSeconds"] * startup["failureThreshold"]
+    )
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_new_servers_get_their_share(built: Callable[[str], Objects], name: str) -> None:
+    """A gRPC client looks a name up again only when a connection ends."""
+    arguments = dict(
+        argument.removeprefix("--").split("=")
+        for argument in pods(built(name))["triton-is"]["containers"][0]["args"]
+    )
+    assert int(arguments["grpc-max-connection-age"]) <= 300_000
+    # What runs on a connection may end: longer than the client waits for one patch by default.
+    assert int(arguments["grpc-max-connection-age-grace"]) >= 1000 * Settings().triton_timeout_s
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_monitors_bear_the_label_that_the_operator_looks_for(
+    built: Callable[[str], Objects], name: str
+) -> None:
+    services = of_kind(built(name), "Service")
+    watched = set()
+    for kind in ("ServiceMonitor", "PodMonitor", "PrometheusRule"):
+        for monitor in of_kind(built(name), kind).values():
+            assert monitor["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+    for monitor in of_kind(built(name), "ServiceMonitor").values():
+        wanted = monitor["spec"]["selector"]["matchLabels"]
+        (service,) = [s for s in services.values() if wanted.items() <= s["metadata"]["labels"].items()]
+        ports = {port["name"] for port in service["spec"]["ports"]}
+        assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+        watched.add(service["metadata"]["name"])
+    assert {"fastapi-be", "triton-is"} <= watched
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from qsm_ai import __version__
 from qsm_ai.api.context import InContext
@@ -25,10 +26,17 @@ async def health() -> Health:
     summary="Can it reconstruct?",
     responses={503: {"model": Readiness, "description": "Something that is needed does not work."}},
 )
-async def readiness(context: InContext, response: Response) -> Readiness:
+async def readiness(
+    context: InContext,
+    response: Response,
+    exclude: Annotated[
+        list[Literal["triton", "storage", "database", "worker"]] | None,
+        Query(description="Checks that shall not decide, such as `triton` where others compute the jobs."),
+    ] = None,
+) -> Readiness:
     """Inference server and model, storage, database and worker, each with the reason why it does not work."""
     checks = await context.checks()
-    ready = all(check.ok for check in checks.values())
+    ready = all(check.ok for name, check in checks.items() if name not in (exclude or ()))
     response.status_code = 200 if ready else 503
     return Readiness(ready=ready, checks=checks)
 
