@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,6 +29,7 @@ class Tier:
     name: str
     port: int
     first_byte: threading.Event = field(default_factory=threading.Event)
+    says: dict[str, str] = field(default_factory=dict)
 
 
 def tier_handler(tier: Tier) -> type[BaseHTTPRequestHandler]:
@@ -48,6 +49,8 @@ def tier_handler(tier: Tier) -> type[BaseHTTPRequestHandler]:
             ).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
+            for name, value in tier.says.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
@@ -96,6 +99,7 @@ def nginx_in_front_of(
         r"(?<= )/tmp/": f"{folder}/",
         r"access_log /dev/stdout": f"access_log {folder}/access.log",
         r"error_log stderr": f"error_log {folder}/error.log",
+        r"/etc/nginx/trusted/": f"{folder}/trusted/",
     }.items():
         configuration, replaced = re.subn(pattern, replacement, configuration)
         assert replaced, pattern
@@ -289,11 +293,94 @@ def test_the_backend_learns_who_asked_and_how(door: Door) -> None:
     assert headers["host"] == f"127.0.0.1:{door.port}"
 
 
-def test_pages_forbid_sniffing_and_foreign_frames(door: Door) -> None:
+def test_nobody_chooses_the_address_that_the_backend_sees(door: Door) -> None:
+    spoofed = {"X-Forwarded-For": "203.0.113.7", "X-Real-IP": "203.0.113.7"}
+    headers = httpx.get(f"{door.url}/api/v1/jobs", headers=spoofed).json()["headers"]
+    assert headers["x-forwarded-for"] == "127.0.0.1"
+
+
+def test_a_balancer_that_is_trusted_says_who_asked(
+    deploy: Path, tool: Callable[..., str], free_port: Callable[[], int], tmp_path: Path
+) -> None:
+    (tmp_path / "trusted").mkdir()
+    (tmp_path / "trusted/balancer.conf").write_text("set_real_ip_from 127.0.0.1;\n")
+    backend = Tier("backend", free_port())
+    behind = ThreadingHTTPServer(("127.0.0.1", backend.port), tier_handler(backend))
+    threading.Thread(target=behind.serve_forever, daemon=True).start()
+    try:
+        with nginx_in_front_of(
+            backend, backend, nginx=tool("nginx", get="apt-get install nginx-light"),
+            configuration=(deploy / "proxy/nginx.conf").read_text(), port=free_port(), folder=tmp_path,
+        ) as door:  # fmt: skip
+            forwarded = {"X-Forwarded-For": "198.51.100.1, 203.0.113.7"}
+            seen = httpx.get(f"{door.url}/api/v1/jobs", headers=forwarded).json()["headers"]
+    finally:
+        behind.shutdown()
+        behind.server_close()
+    # What the balancer added, not what its client made up before it.
+    assert seen["x-forwarded-for"] == "203.0.113.7"
+
+
+def test_pages_forbid_sniffing_foreign_frames_and_foreign_scripts(door: Door) -> None:
     headers = httpx.get(f"{door.url}/api/v1/jobs").headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "SAMEORIGIN"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert "camera=()" in headers["Permissions-Policy"]
+    assert "http" not in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'self'" in headers["Content-Security-Policy"]
     assert "nginx/" not in headers.get("Server", "")
+
+
+def test_what_a_tier_says_itself_is_not_said_twice(door: Door) -> None:
+    own = {
+        "X-Frame-Options": "DENY",
+        "Content-Security-Policy": "default-src 'none'",
+        "X-Request-ID": "own-id-1",
+    }
+    door.backend.says.update(own)
+    try:
+        headers = httpx.get(f"{door.url}/api/v1/jobs").headers
+    finally:
+        door.backend.says.clear()
+    assert {name: headers.get_list(name) for name in own} == {name: [value] for name, value in own.items()}
+
+
+def test_browsers_stay_on_tls_once_they_came_by_it(door: Door) -> None:
+    by_tls = httpx.get(f"{door.url}/api/v1/jobs", headers={"X-Forwarded-Proto": "https"})
+    assert by_tls.headers["Strict-Transport-Security"].startswith("max-age=")
+    assert "Strict-Transport-Security" not in httpx.get(f"{door.url}/api/v1/jobs").headers
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
+def test_the_apis_documentation_is_the_backends(door: Door, path: str) -> None:
+    answer = httpx.get(door.url + path)
+    assert answer.json()["tier"] == "backend"
+    # Swagger's scripts come from elsewhere.
+    assert ("Content-Security-Policy" in answer.headers) == (path == "/openapi.json")
+
+
+def test_hundreds_of_pages_stay_open_at_once(door: Door) -> None:
+    with ExitStack() as open_pages:
+        pages = [
+            open_pages.enter_context(connect(f"ws://127.0.0.1:{door.port}/_stcore/stream", open_timeout=60))
+            for _ in range(200)
+        ]
+        assert httpx.get(f"{door.url}/api/v1/jobs", timeout=30).json()["tier"] == "backend"
+        for page in (pages[0], pages[-1]):
+            page.send("still there")
+            assert page.recv(timeout=30) == "still there"
+
+
+def test_one_connection_carries_many_requests(door: Door) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=30)
+    with closing(connection):
+        connection.connect()
+        first = connection.sock
+        for _ in range(20):
+            connection.request("GET", "/api/v1/jobs")
+            assert connection.getresponse().read()
+            assert connection.sock is first
 
 
 def test_the_log_is_json_without_queries(door: Door) -> None:
