@@ -135,7 +135,8 @@ class Backend:
     def files(self) -> list[Path]:
         """Everything of a user's that lies in the data folder."""
         data = self.folder / "data"
-        return [p for p in data.rglob("*") if p.is_file() and not p.name.startswith("jobs.db")]
+        ours = ("jobs.db", "log-user.key")
+        return [p for p in data.rglob("*") if p.is_file() and not p.name.startswith(ours)]
 
 
 @pytest.fixture(scope="session")

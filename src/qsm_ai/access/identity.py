@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 
+from qsm_ai.observe.users import user_tag
+
 LOCAL_OWNER = "local"
 """The single user where there is no access control."""
 
@@ -69,9 +71,9 @@ def alias(owner: str) -> str:
     Returns
     -------
     str
-        Twelve hexadecimal digits.
+        Twelve hexadecimal digits, by a secret key: without it nobody can try names.
     """
-    return hashlib.sha256(f"qsm-ai/owner/{owner}".encode()).hexdigest()[:12]
+    return user_tag(owner)
 
 
 def oidc_owner(issuer: str, subject: str) -> str:

@@ -34,6 +34,7 @@ from qsm_ai.jobs.service import Jobs
 from qsm_ai.jobs.store import JobStore
 from qsm_ai.jobs.worker import Worker, WorkerSettings
 from qsm_ai.observe.database import watch_database
+from qsm_ai.observe.users import kept_key, set_user_key
 from qsm_ai.storage import Storage
 
 log = structlog.get_logger("qsm_ai.api")
@@ -48,6 +49,10 @@ class Context:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         settings.data_dir.mkdir(parents=True, exist_ok=True)
+        stated = settings.log_user_key
+        set_user_key(
+            stated.get_secret_value().encode() if stated else kept_key(settings.data_dir / "log-user.key")
+        )
         self.scratch = Scratch(settings.data_dir.absolute() / "scratch")
         self.scratch.sweep()
         self.store = JobStore(settings.database)

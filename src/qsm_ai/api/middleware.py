@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
@@ -81,12 +82,37 @@ class RequestMiddleware:
                 await problem_response(defect)(scope, receive, send_with_headers)
         finally:
             route = scope.get("route")
-            level = log.debug if scope["path"] in QUIET else log.info
-            level(
+            problem = scope["state"].get("problem")
+            if problem is not None and "app" in scope:
+                scope["app"].state.context.metrics.problem_answered(problem, status)
+            log.log(
+                level_of(status, scope["path"]),
                 "request",
                 method=scope["method"],
                 # The template, not the path: that may hold anything a client made up.
                 route=getattr(route, "path", "unmatched"),
                 status=status,
                 seconds=round(time.perf_counter() - began, 4),
+                **({"problem": problem} if problem else {}),
             )
+
+
+def level_of(status: int, path: str) -> int:
+    """How loud a request is logged: 5xx is our fault, being asked to come again is not yet one.
+
+    Parameters
+    ----------
+    status : int
+        0 when the client went before it was answered.
+    path : str
+
+    Returns
+    -------
+    int
+        As ``logging`` has it.
+    """
+    if path in QUIET:
+        return logging.DEBUG
+    if status in (401, 403, 429, 503):
+        return logging.WARNING
+    return logging.ERROR if status >= 500 else logging.INFO

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from qsm_ai.api.upload_records import NoRoomForUploadError, UploadNotFoundError
 from qsm_ai.jobs.problem import Problem
@@ -57,13 +58,27 @@ def problem_document(problem: Problem, *, job: str | None = None) -> dict[str, A
     return document
 
 
+class ProblemResponse(JSONResponse):
+    """A problem document; leaves its code where log and metrics find it."""
+
+    media_type = MEDIA_TYPE
+    code = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        scope.setdefault("state", {})["problem"] = self.code
+        await super().__call__(scope, receive, send)
+
+
 def problem_response(
     problem: Problem, *, job: str | None = None, headers: dict[str, str] | None = None
-) -> JSONResponse:
+) -> ProblemResponse:
     """A problem as a response."""
-    return JSONResponse(
-        problem_document(problem, job=job), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE
+    response = ProblemResponse(
+        problem_document(problem, job=job), status_code=problem.status, headers=headers
     )
+    response.code = problem.code
+    return response
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

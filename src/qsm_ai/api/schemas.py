@@ -13,6 +13,9 @@ from qsm_ai.jobs.records import Job, State
 from qsm_ai.reconstruction.options import Background, Method, Reference, Unwrapping
 from qsm_ai.reconstruction.stages import ARTEFACTS, STAGES
 
+OURS = ("limits", "trace")
+"""What goes with a job's parameters and was not asked."""
+
 _TITLES = {stage.name: stage.title for stage in STAGES}
 
 
@@ -232,7 +235,7 @@ def job_view(job: Job, *, queue_position: int | None, seconds_left: float | None
         queue_position=queue_position,
         seconds_left=None if seconds_left is None else round(seconds_left, 1),
         attempt=job.attempt,
-        parameters={key: value for key, value in job.parameters.items() if key != "limits"},
+        parameters={key: value for key, value in job.parameters.items() if key not in OURS},
         scan=job.summary,
         created_at=moment(job.created_at),
         started_at=None if job.started_at is None else moment(job.started_at),

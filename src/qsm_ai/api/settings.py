@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from qsm_ai.api.access_settings import AccessSettings
@@ -83,6 +83,12 @@ class Settings(AccessSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level logged."
+    )
+    log_user_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Secret with which logs hash users; give all machines the same. In the data folder when "
+        "left out.",
     )
 
     @field_validator("cors_origins", mode="before")

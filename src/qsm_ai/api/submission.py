@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import structlog
 from fastapi import Request, Response
 
 from qsm_ai.api.context import Context
@@ -19,6 +20,7 @@ from qsm_ai.jobs.problem import Problem
 from qsm_ai.jobs.process import ProcessDiedError
 from qsm_ai.jobs.records import Job, State, Upload
 from qsm_ai.jobs.store import QueueFullError
+from qsm_ai.observe import tracing
 
 Found = TypeVar("Found")
 
@@ -83,7 +85,7 @@ async def submit(
         id=secrets.token_hex(16),
         owner=owner,
         state=State.QUEUED,
-        parameters={**parameters.values, "limits": _limits(context)},
+        parameters={**parameters.values, "limits": _limits(context), **_trace()},
         uploads=tuple(
             Upload(file.role, file.name, f"uploads/{number}", file.size, file.sha256)
             for number, file in enumerate(files)
@@ -95,6 +97,12 @@ async def submit(
     job = await context.jobs.submit(job, paths)
     context.metrics.uploads.inc(sum(file.size for file in files))
     return job, parameters.wait
+
+
+def _trace() -> dict[str, dict[str, str]]:
+    """What continues this request's trace in the job, where there is one."""
+    carried = tracing.carry()
+    return {"trace": carried} if carried else {}
 
 
 async def answer(context: Context, request: Request, job: Job, wait: float) -> Response:
@@ -131,6 +139,8 @@ async def _check(context: Context, files: Sequence[ReceivedFile], parameters: Pa
         "task": "validate",
         "sources": [{"role": f.role, "name": f.name, "path": str(f.path)} for f in files],
         "parameters": {**parameters.values, "limits": _limits(context)},
+        "trace": tracing.carry(),
+        "log": structlog.contextvars.get_contextvars(),
     }
     seconds = context.settings.validate_timeout_s
     try:
