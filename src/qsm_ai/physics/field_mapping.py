@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from qsm_ai.physics.dipole import GYROMAGNETIC_RATIO
+from qsm_ai.physics.lost_turns import lost_turns, turn_in_ppm
 from qsm_ai.physics.phase_offset import smooth_offset
 
 OUTLIER = 3.0
@@ -50,6 +51,7 @@ def fit_field(
 
     σ is the larger of the whole volume's noise, from the median weighted residual of the fit, and the mean
     residual around the voxel, where the phase does not run along a line (flow, steep gradients, lost signal).
+    Where the field is too steep to be unwrapped (:func:`lost_turns.lost_turns`) the error is a whole turn.
 
     A line through few echoes leaves its slope unsure because its offset is. Where the offset is smooth, its
     neighbours' mean is a better one (:func:`phase_offset.smooth_offset`): with the deviation d from it, the
@@ -120,7 +122,10 @@ def fit_field(
         slope = slope - gain * deviation
         slope_variance = slope_variance - gain * covariance
         offset = offset - deviation * offset_variance / (offset_variance + roughness)
-    return FieldMap(volume(slope * ppm), volume(np.sqrt(slope_variance) * ppm), volume(offset))
+    total_field, error = volume(slope * ppm), volume(np.sqrt(slope_variance) * ppm)
+    turn = turn_in_ppm(echo_times, field_strength)
+    error[lost_turns(total_field, mask, turn)] += np.float32(turn)
+    return FieldMap(total_field, error, volume(offset))
 
 
 def _median_variance(chi2: NDArray[np.float32], freedom: int) -> float:
