@@ -146,6 +146,13 @@ class Metrics:
         """A request was answered with a problem document."""
         self.answered_problems.labels(code, str(status)).inc()
 
+    def worker_looked(self, slots: int, busy: int, *, held_back: bool) -> None:
+        """This process's worker looked at its queue; ``held_back``: the network's jobs wait for Triton."""
+        self.heartbeat.set(time.time())
+        self.slots.set(slots)
+        self.busy.set(busy)
+        self.circuit_open.set(held_back)
+
     def job_began(self, method: str, waited: float) -> None:
         """A job was taken from the queue, for the first time or again."""
         self.waits.labels(method).observe(max(0.0, waited))
