@@ -20,7 +20,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from qsm_ai.access.identity import Role
+from qsm_ai.access.keys import KeyStore
 from qsm_ai.inference.ports import any_free
+from qsm_ai.jobs.database import Database
 
 AUDIENCE = "qsm-ai"
 
@@ -189,15 +192,17 @@ class Backend:
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """``qsm-ai``, with the backend's own settings."""
         return subprocess.run(
-            [sys.executable, "-m", "qsm_ai.cli", *arguments],
+            [str(Path(sys.executable).with_name("qsm-ai")), *arguments],
             env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
 
-    def key(self, owner: str, *more: str) -> str:
-        """A new key, made as an operator makes one."""
-        made = self.command("keys", "create", "--owner", owner, *more)
-        assert made.returncode == 0, made.stderr
-        return made.stdout.strip()
+    def key(self, owner: str, role: Role = Role.USER, lifetime: float | None = 3600.0) -> str:
+        """A new key, in the database that the backend uses."""
+        database = Database(f"sqlite:///{self.folder / 'data' / 'jobs.db'}")
+        try:
+            return KeyStore(database).create(owner, role=role, lifetime=lifetime)[1]
+        finally:
+            database.close()
 
     def client(self, credentials: str | None = None) -> httpx.Client:
         headers = {"Authorization": f"Bearer {credentials}"} if credentials else {}

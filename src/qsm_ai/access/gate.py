@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Self
 
-import sqlalchemy as sa
 import structlog
 
 from qsm_ai.access.denial import AccessDenied, nobody, wrong
 from qsm_ai.access.identity import LOCAL, Identity, Way
 from qsm_ai.access.keys import KeyRefusedError, KeyStore, looks_like_key
 from qsm_ai.access.oidc import KeySet, OidcSettings, TokenVerifier
+from qsm_ai.jobs.database import Database
 
 log = structlog.get_logger("qsm_ai.access")
 
@@ -35,13 +35,13 @@ class Gate:
         )
 
     @classmethod
-    def build(cls, engine: sa.Engine, *, keys: bool, oidc: OidcSettings | None) -> Self:
+    def build(cls, database: Database, *, keys: bool, oidc: OidcSettings | None) -> Self:
         """The gate that an operator asked for.
 
         Parameters
         ----------
-        engine : Engine
-            Of the database that holds the keys.
+        database : Database
+            Holds the keys.
         keys : bool
             Whether API keys let in.
         oidc : OidcSettings or None
@@ -53,7 +53,7 @@ class Gate:
         """
         ways = ((Way.KEY,) if keys else ()) + ((Way.OIDC,) if oidc else ())
         return cls(
-            KeyStore(engine) if keys else None,
+            KeyStore(database) if keys else None,
             TokenVerifier(oidc, KeySet(oidc.issuer), ways) if oidc else None,
         )
 

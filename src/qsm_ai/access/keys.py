@@ -11,37 +11,20 @@ import hashlib
 import hmac
 import re
 import secrets
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from qsm_ai.access.identity import LONGEST_OWNER, Role
+from qsm_ai.jobs.database import Database
+from qsm_ai.jobs.tables import API_KEYS
 
 PREFIX = "qsm_"
 NOTED_EVERY = 60.0
 """Seconds between two notes of when a key was last used: not every request writes to the database."""
 
 LONGEST_NAME = 80
-
-metadata = sa.MetaData()
-
-api_keys = sa.Table(
-    "api_keys",
-    metadata,
-    sa.Column("id", sa.String(16), primary_key=True),
-    sa.Column("hash", sa.String(64), nullable=False),
-    sa.Column("owner", sa.String(LONGEST_OWNER), nullable=False),
-    sa.Column("name", sa.String(LONGEST_NAME), nullable=False),
-    sa.Column("role", sa.String(16), nullable=False),
-    sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.Column("expires_at", sa.Float(53)),
-    sa.Column("revoked_at", sa.Float(53)),
-    sa.Column("last_used_at", sa.Float(53)),
-    sa.Index("api_keys_by_owner", "owner"),
-)
 
 _KEY = re.compile(r"qsm_(?P<id>[a-z2-7]{10})_(?P<secret>[A-Za-z0-9_-]{43})")
 
@@ -96,17 +79,12 @@ class KeyStore:
 
     Parameters
     ----------
-    engine : Engine
-        Of the database that also holds the jobs.
-    clock : callable
-        Seconds since 1970; for tests.
+    database : Database
+        Of the jobs, migrated; its clock is the one by which keys expire.
     """
 
-    def __init__(self, engine: sa.Engine, clock: Callable[[], float] = time.time) -> None:
-        self._engine = engine
-        self._reader = engine.execution_options(reading=True)
-        self._clock = clock
-        metadata.create_all(engine)
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def create(
         self, owner: str, *, name: str = "", role: Role = Role.USER, lifetime: float | None = None
@@ -139,7 +117,7 @@ class KeyStore:
             raise ValueError(f"a name has at most {LONGEST_NAME} printable characters")
         if lifetime is not None and not lifetime > 0:
             raise ValueError("a key must live for some time")
-        now = self._clock()
+        now = self._database.now()
         key = Key(
             id=base64.b32encode(secrets.token_bytes(7)).decode()[:10].lower(),
             owner=owner,
@@ -149,9 +127,9 @@ class KeyStore:
             expires_at=None if lifetime is None else now + lifetime,
         )
         secret = secrets.token_urlsafe(32)
-        with self._engine.begin() as connection:
+        with self._database.writing() as connection:
             connection.execute(
-                api_keys.insert().values(
+                API_KEYS.insert().values(
                     id=key.id,
                     hash=_hash(secret),
                     owner=key.owner,
@@ -173,28 +151,28 @@ class KeyStore:
         match = _KEY.fullmatch(text)
         if match is None:
             raise KeyRefusedError("malformed")
-        with self._reader.begin() as connection:
+        with self._database.reading() as connection:
             row = (
-                connection.execute(sa.select(api_keys).where(api_keys.c.id == match["id"])).mappings().first()
+                connection.execute(sa.select(API_KEYS).where(API_KEYS.c.id == match["id"])).mappings().first()
             )
         # The hash is compared in any case and in constant time: how long the answer takes says nothing.
         known = hmac.compare_digest(_hash(match["secret"]), row["hash"] if row else "0" * 64)
         if row is None or not known:
             raise KeyRefusedError("unknown" if row is None else "mismatch")
-        key, now = _key(row), self._clock()
+        key, now = _key(row), self._database.now()
         if (state := key.state(now)) != "active":
             raise KeyRefusedError(state)
         if key.last_used_at is None or now - key.last_used_at >= NOTED_EVERY:
-            with self._engine.begin() as connection:
-                connection.execute(api_keys.update().where(api_keys.c.id == key.id).values(last_used_at=now))
+            with self._database.writing() as connection:
+                connection.execute(API_KEYS.update().where(API_KEYS.c.id == key.id).values(last_used_at=now))
         return key
 
     def list(self, owner: str | None = None) -> list[Key]:
         """All keys, or those of one owner, oldest first."""
-        query = sa.select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
+        query = sa.select(API_KEYS).order_by(API_KEYS.c.created_at, API_KEYS.c.id)
         if owner is not None:
-            query = query.where(api_keys.c.owner == owner)
-        with self._reader.begin() as connection:
+            query = query.where(API_KEYS.c.owner == owner)
+        with self._database.reading() as connection:
             return [_key(row) for row in connection.execute(query).mappings()]
 
     def revoke(self, key_id: str) -> Key:
@@ -210,13 +188,13 @@ class KeyStore:
         NoSuchKeyError
         """
         wanted = key_id.removeprefix(PREFIX).partition("_")[0]
-        with self._engine.begin() as connection:
+        with self._database.writing() as connection:
             connection.execute(
-                api_keys.update()
-                .where(api_keys.c.id == wanted, api_keys.c.revoked_at.is_(None))
-                .values(revoked_at=self._clock())
+                API_KEYS.update()
+                .where(API_KEYS.c.id == wanted, API_KEYS.c.revoked_at.is_(None))
+                .values(revoked_at=self._database.now())
             )
-            row = connection.execute(sa.select(api_keys).where(api_keys.c.id == wanted)).mappings().first()
+            row = connection.execute(sa.select(API_KEYS).where(API_KEYS.c.id == wanted)).mappings().first()
         if row is None:
             raise NoSuchKeyError(wanted)
         return _key(row)

@@ -7,12 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from limits import RateLimitItem, parse_many
 from limits.aio.storage import Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.storage import storage_from_string
+
+from qsm_ai.jobs.figures import Usage
 
 JOBS_RETRY_AFTER = 30.0
 STORAGE_RETRY_AFTER = 600.0
@@ -71,22 +72,6 @@ class RateLimit:
                 )
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What a user takes up.
-
-    Attributes
-    ----------
-    jobs : int
-        Queued or running.
-    stored : int
-        Bytes of uploads and results.
-    """
-
-    jobs: int
-    stored: int
-
-
 class Quotas:
     """Limits of what one user takes up; 0 is no limit.
 
@@ -121,14 +106,9 @@ class Quotas:
         ------
         LimitReached
         """
-        if self.jobs and usage.jobs + self._arriving[owner] >= self.jobs:
-            raise LimitReached(
-                "job-quota",
-                f"You have {self.jobs} jobs on their way, as many as one user may have.",
-                "Wait until one has ended, or cancel one.",
-                JOBS_RETRY_AFTER,
-            )
-        room = self.stored - usage.stored if self.stored else None
+        if self.jobs and usage.unfinished + self._arriving[owner] >= self.jobs:
+            raise too_many_jobs(self.jobs)
+        room = self.stored - usage.stored_bytes if self.stored else None
         if room is not None and room <= 0:
             raise self.full()
         self._arriving[owner] += 1
@@ -148,6 +128,16 @@ class Quotas:
             "Fetch results that you need and delete their jobs; old ones are deleted by themselves.",
             STORAGE_RETRY_AFTER,
         )
+
+
+def too_many_jobs(limit: int) -> LimitReached:
+    """A user has as many jobs queued or running as one may have."""
+    return LimitReached(
+        "job-quota",
+        f"You have {limit} jobs on their way, as many as one user may have.",
+        "Wait until one has ended, or cancel one.",
+        JOBS_RETRY_AFTER,
+    )
 
 
 def _span(rule: RateLimitItem) -> str:

@@ -1,33 +1,17 @@
-"""What users take up, and the queue as an administrator may see it: numbers and ages, nothing of any scan."""
+"""The queue as an administrator may see it: numbers and ages, nothing of any scan."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from qsm_ai.access.identity import alias
-from qsm_ai.access.limits import Usage
+from qsm_ai.jobs.database import Database
+from qsm_ai.jobs.intake import UNFINISHED
 from qsm_ai.jobs.records import State
-
-_JOBS = sa.table(
-    "jobs",
-    sa.column("owner", sa.String),
-    sa.column("state", sa.String),
-    sa.column("priority", sa.Integer),
-    sa.column("attempt", sa.Integer),
-    sa.column("created_at", sa.Float),
-    sa.column("queued_at", sa.Float),
-    sa.column("started_at", sa.Float),
-    sa.column("stage", sa.String),
-    sa.column("fraction", sa.Float),
-    sa.column("uploads", sa.JSON),
-    sa.column("artefacts", sa.JSON),
-    sa.column("others", sa.JSON),
-)
-_ON_THEIR_WAY = (State.QUEUED.value, State.RUNNING.value)
+from qsm_ai.jobs.tables import JOBS
 
 
 @dataclass(frozen=True)
@@ -72,60 +56,34 @@ class QueuedJob:
     fraction: float
 
 
-class Overview:
-    """Looks at the jobs of all users. Synchronous; call it from threads.
+def on_their_way(database: Database) -> list[QueuedJob]:
+    """Every queued or running job, oldest first.
 
     Parameters
     ----------
-    engine : Engine
-    clock : callable
-        Seconds since 1970.
+    database : Database
+
+    Returns
+    -------
+    list of QueuedJob
     """
-
-    def __init__(self, engine: sa.Engine, clock: Callable[[], float]) -> None:
-        self._reader = engine.execution_options(reading=True)
-        self._clock = clock
-
-    def usage(self, owner: str) -> Usage:
-        """What a user takes up.
-
-        Parameters
-        ----------
-        owner : str
-
-        Returns
-        -------
-        Usage
-        """
-        query = sa.select(_JOBS.c.state, _JOBS.c.uploads, _JOBS.c.artefacts, _JOBS.c.others).where(
-            _JOBS.c.owner == owner
+    now = database.now()
+    query = (
+        sa.select(
+            JOBS.c.owner,
+            JOBS.c.state,
+            JOBS.c.priority,
+            JOBS.c.attempt,
+            JOBS.c.queued_at,
+            JOBS.c.started_at,
+            JOBS.c.stage,
+            JOBS.c.fraction,
         )
-        jobs = stored = 0
-        with self._reader.begin() as connection:
-            for state, *files in connection.execute(query):
-                jobs += state in _ON_THEIR_WAY
-                stored += sum(int(entry["size"]) for entries in files for entry in entries or ())
-        return Usage(jobs, stored)
-
-    def on_their_way(self) -> list[QueuedJob]:
-        """Every queued or running job, oldest first."""
-        now = self._clock()
-        query = (
-            sa.select(
-                _JOBS.c.owner,
-                _JOBS.c.state,
-                _JOBS.c.priority,
-                _JOBS.c.attempt,
-                _JOBS.c.queued_at,
-                _JOBS.c.started_at,
-                _JOBS.c.stage,
-                _JOBS.c.fraction,
-            )
-            .where(_JOBS.c.state.in_(_ON_THEIR_WAY))
-            .order_by(_JOBS.c.queued_at)
-        )
-        with self._reader.begin() as connection:
-            return [_queued(row, now) for row in connection.execute(query).mappings()]
+        .where(JOBS.c.state.in_(UNFINISHED))
+        .order_by(JOBS.c.queued_at)
+    )
+    with database.reading() as connection:
+        return [_queued(row, now) for row in connection.execute(query).mappings()]
 
 
 def by_owner(jobs: list[QueuedJob]) -> list[OwnersQueue]:

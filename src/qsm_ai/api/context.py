@@ -15,7 +15,6 @@ from qsm_ai.access.denial import not_an_administrator
 from qsm_ai.access.gate import Gate
 from qsm_ai.access.identity import Identity, Role
 from qsm_ai.access.limits import Quotas, RateLimit
-from qsm_ai.access.overview import Overview
 from qsm_ai.api.metrics import Metrics
 from qsm_ai.api.pending import PendingUploads
 from qsm_ai.api.presigning import Presigner
@@ -62,8 +61,7 @@ class Context:
         self.metrics = Metrics(self.store, settings.data_dir)
         self.storage.watch = self.metrics.storage_called
         watch_database(self.store.engine, self.metrics.database_called)
-        self.gate = Gate.build(self.store.engine, keys="keys" in settings.access, oidc=settings.oidc)
-        self.overview = Overview(self.store.engine, self.store.now)
+        self.gate = Gate.build(self.store.database, keys="keys" in settings.access, oidc=settings.oidc)
         # The one user of an open service shares it with nobody.
         self.rate_limit = RateLimit(settings.rate_limit, settings.rate_limit_storage)
         self.quotas = Quotas() if self.gate.is_open else settings.quotas
@@ -73,6 +71,7 @@ class Context:
             hub=self.hub,
             slots=settings.workers,
             max_queued=settings.max_queued,
+            max_unfinished=self.quotas.jobs or None,
             forget=self.volumes.forget,
         )
         self.pending = PendingUploads(

@@ -125,7 +125,7 @@ def _store() -> Iterator[KeyStore]:
     try:
         jobs = JobStore(settings.database)
         try:
-            yield KeyStore(jobs.engine)
+            yield KeyStore(jobs.database)
         finally:
             jobs.close()
     except SQLAlchemyError as error:

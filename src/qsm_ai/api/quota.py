@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from qsm_ai.access.limits import Usage
 from qsm_ai.api.context import Context
 from qsm_ai.api.problems import ProblemError
+from qsm_ai.jobs.figures import Usage
 
 
 @asynccontextmanager
@@ -49,9 +49,9 @@ async def place_for_job(context: Context, owner: str) -> AsyncIterator[int]:
 async def usage(context: Context, owner: str) -> Usage:
     """What a user takes up, files included that are no job yet."""
     taken, pending = await asyncio.gather(
-        asyncio.to_thread(context.overview.usage, owner), context.pending.of(owner)
+        asyncio.to_thread(context.store.usage, owner), context.pending.of(owner)
     )
-    return Usage(taken.jobs, taken.stored + sum(upload.size for upload in pending))
+    return Usage(taken.unfinished, taken.stored_bytes + sum(upload.size for upload in pending))
 
 
 async def require_room(context: Context, owner: str, size: int) -> None:
@@ -68,5 +68,5 @@ async def require_room(context: Context, owner: str, size: int) -> None:
     ------
     LimitReached
     """
-    if context.quotas.stored and (await usage(context, owner)).stored + size > context.quotas.stored:
+    if context.quotas.stored and (await usage(context, owner)).stored_bytes + size > context.quotas.stored:
         raise context.quotas.full()

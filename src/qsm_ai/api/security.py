@@ -20,11 +20,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from qsm_ai.access.denial import AccessDenied
 from qsm_ai.access.identity import Way
-from qsm_ai.access.limits import LimitReached
+from qsm_ai.access.limits import LimitReached, too_many_jobs
 from qsm_ai.access.oidc import is_loopback
 from qsm_ai.api.context import Context
 from qsm_ai.api.problems import problem_response, responses
 from qsm_ai.api.uploads import HANG_UP
+from qsm_ai.jobs.errors import OwnerLimitError
 from qsm_ai.jobs.problem import Problem
 
 log = structlog.get_logger("qsm_ai.access")
@@ -88,6 +89,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(AccessDenied)
     async def _denied(_request: Request, denial: AccessDenied) -> Response:
         return denied(denial)
+
+    @app.exception_handler(OwnerLimitError)
+    async def _too_many_jobs(_request: Request, error: OwnerLimitError) -> Response:
+        return limited(too_many_jobs(error.limit))
 
     @app.exception_handler(LimitReached)
     async def _limited(_request: Request, limit: LimitReached) -> Response:

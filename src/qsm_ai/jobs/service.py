@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
+from qsm_ai.jobs.errors import JobNotFoundError, TooLargeForWorkersError
+from qsm_ai.jobs.forecast import Forecast
 from qsm_ai.jobs.hub import Hub
+from qsm_ai.jobs.memory import needed_mb
 from qsm_ai.jobs.records import Event, Job, State
-from qsm_ai.jobs.store import JobNotFoundError, JobStore
+from qsm_ai.jobs.store import JobStore
+from qsm_ai.jobs.sweeping import Sweeper
 from qsm_ai.storage import Storage
-
-ORPHAN_AGE = 3600.0
-"""Seconds after which files in the store without a job are nobody's."""
 
 
 class Jobs:
@@ -27,6 +28,8 @@ class Jobs:
     max_queued : int
     forget : callable
         Told the id of every deleted job, for caches.
+    deadline : s or None
+        After which nobody waits for a job any more, where the job itself says nothing.
     """
 
     def __init__(
@@ -37,13 +40,18 @@ class Jobs:
         hub: Hub,
         slots: int,
         max_queued: int,
+        max_unfinished: int | None = None,
         forget: Callable[[str], None],
+        deadline: float | None = None,
     ) -> None:
         self._store = store
         self._storage = storage
         self._hub = hub
-        self._slots = max(1, slots)
+        self._forecast = Forecast(store, hub, slots)
+        self._sweeper = Sweeper(store, storage)
+        self._deadline = deadline
         self._max_queued = max_queued
+        self._max_unfinished = max_unfinished
         self._forget = forget
 
     async def has_room(self) -> bool:
@@ -51,22 +59,46 @@ class Jobs:
         counts = await self.counts()
         return counts[State.QUEUED] < self._max_queued
 
-    async def submit(self, job: Job, files: dict[str, Path]) -> Job:
+    async def submit(
+        self, job: Job, files: dict[str, Path], *, max_unfinished: int | None = None
+    ) -> Job:
         """Store a job's uploads (key below the job's folder: local file), then queue it. All or nothing.
+
+        Parameters
+        ----------
+        job : Job
+        files : dict
+        max_unfinished : int or None
+            Jobs of the same owner that may wait or run.
+
+        Returns
+        -------
+        Job
+            An earlier one (with another id) if the same request came before under its idempotency key.
 
         Raises
         ------
-        QueueFullError
+        QueueFullError, OwnerLimitError, IdempotencyConflictError, TooLargeForWorkersError
         """
+        if job.deadline_at is None and self._deadline is not None:
+            job = replace(job, deadline_at=await asyncio.to_thread(self._store.now) + self._deadline)
+        await self._refuse_too_large(job)
+        added: Job | None = None
         try:
             for key, path in files.items():
                 await self._storage.put_file(f"{job.prefix}/{key}", path)
-            added = await asyncio.to_thread(self._store.add, job, max_queued=self._max_queued)
-        except BaseException:
-            await asyncio.shield(self._storage.delete_prefix(job.prefix))
-            raise
+            added = await asyncio.to_thread(
+                self._store.add, job, max_queued=self._max_queued, max_unfinished=max_unfinished
+            )
+        finally:
+            if added is None or added.id != job.id:
+                await asyncio.shield(self._storage.delete_prefix(job.prefix))
         self._hub.notify(Hub.QUEUE)
         return added
+
+    async def find(self, owner: str, idempotency_key: str) -> Job | None:
+        """The job that an earlier request of this owner made under this key."""
+        return await asyncio.to_thread(self._store.find_by_key, owner, idempotency_key)
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
         """A job.
@@ -90,7 +122,8 @@ class Jobs:
     async def oldest_wait(self) -> float:
         """For how many seconds the oldest queued job waits."""
         queued_at = await asyncio.to_thread(self._store.oldest_queued)
-        return 0.0 if queued_at is None else max(0.0, time.time() - queued_at)
+        now = await asyncio.to_thread(self._store.now)
+        return 0.0 if queued_at is None else max(0.0, now - queued_at)
 
     async def cancel(self, job_id: str) -> Job:
         """Cancel; a running job stops within a second."""
@@ -106,7 +139,9 @@ class Jobs:
         ------
         JobNotFoundError, WrongStateError, QueueFullError
         """
-        job = await asyncio.to_thread(self._store.retry, job_id, max_queued=self._max_queued)
+        job = await asyncio.to_thread(
+            self._store.retry, job_id, max_queued=self._max_queued, max_unfinished=self._max_unfinished
+        )
         self._hub.notify(Hub.QUEUE)
         self._hub.notify(job_id)
         return job
@@ -157,42 +192,18 @@ class Jobs:
 
     async def queue_position(self, job: Job) -> int | None:
         """How many jobs will be taken before this one, plus one; ``None`` unless it is queued."""
-        if job.state is not State.QUEUED:
-            return None
-        order = await asyncio.to_thread(self._store.queue)
-        return order.index(job.id) + 1 if job.id in order else None
+        return await self._forecast.position(job)
 
     async def seconds_left(self, job: Job) -> float | None:
         """An estimate from earlier jobs' pace and this one's progress; ``None`` while nothing is known."""
-        if job.state.is_final:
-            return None
-        if job.state is State.RUNNING:
-            return await self._left_of_running(job)
-        running = await asyncio.to_thread(self._store.page, state=State.RUNNING, limit=self._slots)
-        order = await asyncio.to_thread(self._store.queue)
-        ahead = order[: order.index(job.id)] if job.id in order else []
-        total = await self._expected(job)
-        for other in running:
-            total = _add(total, await self._left_of_running(other), self._slots)
-        for other_id in ahead:
-            try:
-                total = _add(total, await self._expected(await self.get(other_id)), self._slots)
-            except JobNotFoundError:
-                continue
-        return total
+        return await self._forecast.seconds_left(job)
 
-    async def _expected(self, job: Job) -> float | None:
-        pace = await asyncio.to_thread(self._store.pace, job.method)
-        return None if pace is None or not job.work else pace * job.work
-
-    async def _left_of_running(self, job: Job) -> float | None:
-        elapsed = max(0.0, time.time() - (job.started_at or time.time()))
-        expected = await self._expected(job)
-        by_pace = None if expected is None else max(0.0, expected - elapsed)
-        # Too early in a job, its own progress says little.
-        by_progress = elapsed * (1 - job.fraction) / job.fraction if job.fraction > 0.15 else None
-        known = [value for value in (by_pace, by_progress) if value is not None]
-        return sum(known) / len(known) if known else None
+    async def _refuse_too_large(self, job: Job) -> None:
+        needed = needed_mb(job)
+        fleet = await asyncio.to_thread(self._store.workers)
+        largest = max((worker.memory_mb for worker in fleet), default=None)
+        if largest is not None and needed > largest:
+            raise TooLargeForWorkersError(needed, largest)
 
     # ------------------------------------------------------------------ files
 
@@ -211,25 +222,11 @@ class Jobs:
         """
         removed = 0
         if retention_seconds is not None:
-            for job_id in await asyncio.to_thread(
-                self._store.finished_before, time.time() - retention_seconds
-            ):
+            now = await asyncio.to_thread(self._store.now)
+            for job_id in await asyncio.to_thread(self._store.finished_before, now - retention_seconds):
                 try:
                     await self.delete(job_id)
                     removed += 1
                 except JobNotFoundError:
                     continue
-        stored = await self._storage.children("jobs")
-        for job_id in set(stored) - await asyncio.to_thread(self._store.known_ids):
-            youngest = max(
-                (info.modified for info in await self._storage.entries(f"jobs/{job_id}")),
-                default=datetime.fromtimestamp(0, UTC),
-            )
-            if (datetime.now(UTC) - youngest).total_seconds() > ORPHAN_AGE:
-                await self._storage.delete_prefix(f"jobs/{job_id}")
-                removed += 1
-        return removed
-
-
-def _add(total: float | None, more: float | None, slots: int) -> float | None:
-    return None if total is None or more is None else total + more / slots
+        return removed + await self._sweeper.sweep()

@@ -66,6 +66,21 @@ OWNERS = sa.Table(
     sa.Column("served_at", sa.Float(53), nullable=False),
 )
 
+API_KEYS = sa.Table(
+    "api_keys",
+    METADATA,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("hash", sa.String(64), nullable=False),
+    sa.Column("owner", sa.String(200), nullable=False),
+    sa.Column("name", sa.String(80), nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("expires_at", sa.Float(53)),
+    sa.Column("revoked_at", sa.Float(53)),
+    sa.Column("last_used_at", sa.Float(53)),
+    sa.Index("api_keys_by_owner", "owner"),
+)
+
 WORKERS = sa.Table(
     "workers",
     METADATA,

@@ -38,8 +38,8 @@ async def show_account(context: InContext, visitor: Visitor) -> AccountView:
         role=visitor.role,
         way=visitor.way,
         expires_at=None if visitor.expires_at is None else moment(visitor.expires_at),
-        jobs=taken.jobs,
+        jobs=taken.unfinished,
         max_jobs=context.quotas.jobs or None,
-        stored=taken.stored,
+        stored=taken.stored_bytes,
         max_stored=context.quotas.stored or None,
     )

@@ -7,7 +7,7 @@ import asyncio
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from qsm_ai.access.overview import by_owner
+from qsm_ai.access.overview import by_owner, on_their_way
 from qsm_ai.api.context import Administrator, InContext
 from qsm_ai.api.problems import responses
 from qsm_ai.jobs.records import State
@@ -54,7 +54,7 @@ class QueueView(BaseModel):
 async def show_queue(context: InContext, _administrator: Administrator) -> QueueView:
     """Counts and ages. Users are named by an alias; ids, files, parameters and images are not to be had."""
     counts, jobs = await asyncio.gather(
-        context.jobs.counts(), asyncio.to_thread(context.overview.on_their_way)
+        context.jobs.counts(), asyncio.to_thread(on_their_way, context.store.database)
     )
     return QueueView(
         counts=counts,
