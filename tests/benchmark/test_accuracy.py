@@ -1,80 +1,95 @@
-"""Scores mean what they say."""
+"""What is measured, and what is not measured again."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 pytest.importorskip("qsm_ci")
 pytest.importorskip("qsm_forward")
 
-from qsm_ai.benchmark.accuracy import RIM, measure, score
-from qsm_ai.benchmark.phantoms import Case, Phantom
+from qsm_ai.benchmark.accuracy import STARTS, Score, key_of, measure, read_scores, slice_file
+from qsm_ai.benchmark.cases import Case
+from qsm_ai.benchmark.record import write_record
+from qsm_ai.benchmark.report import BEGIN, END, write_report
 
-Truth = tuple[NDArray[np.float32], NDArray[np.bool_]]
-
-
-@pytest.fixture
-def truth(coarse: Phantom) -> Truth:
-    assert coarse.scan.mask is not None
-    return coarse.chi, coarse.scan.mask
+CASE = Case("coarse", axis="reference", voxel_size=(5.0, 5.0, 5.0), lesion=-3.0)
 
 
-def test_a_perfect_map_scores_zero_error_and_full_similarity(truth: Truth) -> None:
-    chi, mask = truth
-    perfect = score(chi, chi, mask)
-    assert perfect["nrmse"] == pytest.approx(0, abs=1e-3)
-    assert perfect["nrmse_brain"] == pytest.approx(0, abs=1e-3)
-    assert perfect["xsim"] == pytest.approx(1, abs=1e-3)
-    assert perfect["xsim_brain"] == pytest.approx(1, abs=1e-3)
-    assert perfect["coverage"] == pytest.approx(1, abs=1e-3)
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("slices")
 
 
-def test_an_empty_map_is_wrong_by_all_there_is(truth: Truth) -> None:
-    chi, mask = truth
-    empty = score(np.zeros_like(chi), chi, mask)
-    assert empty["nrmse"] == pytest.approx(100, abs=1)
-    assert empty["coverage"] == 0
+@pytest.fixture(scope="module")
+def scores(slices: Path) -> list[Score]:
+    return measure([CASE], None, ("tkd", "tikhonov"), slices=slices)
 
 
-def test_error_is_in_per_cent_of_the_truth(truth: Truth) -> None:
-    chi, mask = truth
-    assert score(0.7 * chi, chi, mask)["nrmse_brain"] == pytest.approx(30, abs=0.5)
-
-
-def test_a_constant_makes_no_error(truth: Truth) -> None:
-    chi, mask = truth
-    assert score(chi + 0.05, chi, mask)["nrmse_brain"] == pytest.approx(0, abs=0.1)
-
-
-def test_a_lost_rim_costs_coverage_and_the_whole_brain_but_not_the_interior(truth: Truth) -> None:
-    chi, mask = truth
-    inner = distance_transform_edt(mask) > 2
-    eroded = score(chi * inner, chi, mask)
-    assert eroded["coverage"] == pytest.approx(np.count_nonzero(inner) / np.count_nonzero(mask), abs=1e-3)
-    assert eroded["nrmse_brain"] > 10
-    assert eroded["nrmse"] == pytest.approx(0, abs=1e-3)
-
-
-def test_an_error_inside_is_seen_in_the_interior(truth: Truth) -> None:
-    chi, mask = truth
-    wrong = chi.copy()
-    deep = distance_transform_edt(mask) > RIM + 1
-    wrong[deep] = -wrong[deep]
-    assert score(wrong, chi, mask)["nrmse"] > 50
-
-
-def test_every_start_and_method_is_measured_and_told() -> None:
-    told = []
-    case = Case("coarse", voxel_size=(5.0, 5.0, 5.0))
-    scores = measure([case], None, ("tkd", "tikhonov"), told.append)
-    assert told == scores
-    assert [(s.start, s.method) for s in scores] == [
-        ("phase", "tkd"),
-        ("phase", "tikhonov"),
-        ("local field", "tkd"),
-        ("local field", "tikhonov"),
-    ]
-    assert all(0 < s.nrmse < 150 for s in scores)
-    assert scores[2].nrmse_brain < scores[0].nrmse_brain
+def test_every_start_and_method_is_measured(scores: list[Score]) -> None:
+    expected = [(start, method) for start in STARTS for method in ("tkd", "tikhonov")]
+    assert [(s.start, s.method) for s in scores] == expected
+    assert all(0 < s.quality.interior["nrmse"] < 200 for s in scores)
     assert all(s.seconds > 0 for s in scores)
+    assert len({s.key for s in scores}) == len(scores)
+
+
+def test_the_later_the_start_the_smaller_the_error(scores: list[Score]) -> None:
+    phase, total, local = (next(s for s in scores if s.start == start) for start in STARTS)
+    assert local.quality.brain["nrmse"] < total.quality.brain["nrmse"] < phase.quality.brain["nrmse"]
+
+
+def test_what_is_known_is_not_measured_again(scores: list[Score]) -> None:
+    told: list[Score] = []
+    again = measure([CASE], None, ("tkd", "tikhonov"), done=scores, tell=told.append)
+    assert again == scores
+    assert not told
+    measure([CASE], None, ("tkd", "tikhonov"), ("local field",), done=scores[:-1], tell=told.append)
+    assert [s.key for s in told] == [scores[-1].key]
+
+
+def test_a_score_is_kept_for_as_long_as_phantom_and_weights_stay() -> None:
+    key = key_of(CASE, "phase", "qsm-vit", "abc")
+    assert key != key_of(CASE, "phase", "qsm-vit", "abd")
+    assert key != key_of(Case("coarse", axis="reference", lesion=-3.0), "phase", "qsm-vit", "abc")
+    assert key_of(CASE, "phase", "tv", "abc") == key_of(CASE, "phase", "tv", "abd")
+
+
+def test_scores_survive_being_written_and_read(scores: list[Score], tmp_path: Path) -> None:
+    record = tmp_path / "accuracy.json"
+    write_record(record, ["qsm-ai"], None, scores=[s.as_dict() for s in scores])
+    assert read_scores(record) == scores
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"scores": [{"case": "of an older form", "nrmse": 3}]}'])
+def test_a_record_that_cannot_be_read_holds_no_scores(tmp_path: Path, text: str) -> None:
+    (tmp_path / "accuracy.json").write_text(text)
+    assert read_scores(tmp_path / "accuracy.json") == []
+
+
+def test_slices_of_truth_and_maps_are_kept(scores: list[Score], slices: Path) -> None:
+    truth = np.load(slice_file(slices, CASE.name, "truth"))
+    assert truth.min() < -1
+    assert np.load(slice_file(slices, CASE.name, "phase, tkd")).shape == truth.shape
+
+
+def test_a_head_with_real_anatomy_needs_its_labels() -> None:
+    with pytest.raises(ValueError, match="labels"):
+        measure([Case("labelled", anatomy="labelled")], None, ("tkd",))
+
+
+def test_the_report_goes_between_its_marks_and_leaves_the_rest(scores: list[Score], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    record = tmp_path / "accuracy.json"
+    write_record(record, ["qsm-ai", "benchmark", "accuracy"], None, scores=[s.as_dict() for s in scores])
+    page = tmp_path / "benchmarks.md"
+    page.write_text(f"# Benchmarks\n\n{BEGIN}\n\nold\n\n{END}\n\n## Speed\n")
+    write_report(record, tmp_path)
+    write_report(record, tmp_path)
+    text = page.read_text()
+    assert text.startswith("# Benchmarks\n")
+    assert text.endswith("## Speed\n")
+    assert "old" not in text
+    assert text.count(BEGIN) == text.count("#### From phase") == text.count("#### Lesions") == 1
+    nrmse = scores[0].quality
+    assert f"{nrmse.interior['nrmse']:.1f} / {nrmse.brain['nrmse']:.1f}" in text

@@ -10,17 +10,19 @@ from typer.testing import CliRunner
 pytest.importorskip("qsm_ci")
 pytest.importorskip("qsm_forward")
 
-from qsm_ai.benchmark import phantoms
-from qsm_ai.benchmark.phantoms import Case
+from qsm_ai.benchmark import cases
+from qsm_ai.benchmark.cases import Case
 from qsm_ai.cli import app
 from qsm_ai.inference.repository import model_file
 
 runner = CliRunner()
 
+NEVER = Case("never asked for", axis="SNR", anatomy="labelled")
+
 
 @pytest.fixture
 def _one_coarse_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phantoms, "CASES", (Case("very coarse", voxel_size=(5.0, 5.0, 5.0)),))
+    monkeypatch.setattr(cases, "CASES", (Case("very coarse", voxel_size=(5.0, 5.0, 5.0)), NEVER))
 
 
 @pytest.mark.usefixtures("_one_coarse_case")
@@ -32,11 +34,44 @@ def test_accuracy_prints_a_row_for_each_start_and_writes_the_same(tmp_path: Path
     record = json.loads(output.read_text())
     assert [(s["case"], s["start"], s["method"]) for s in record["scores"]] == [
         ("very coarse", "phase", "tkd"),
+        ("very coarse", "total field", "tkd"),
         ("very coarse", "local field", "tkd"),
     ]
     for row in record["scores"]:
-        assert f"{row['nrmse']:.1f} / {row['nrmse_brain']:.1f}" in answer.stdout
-        assert f"{row['xsim']:.3f} / {row['xsim_brain']:.3f}" in answer.stdout
+        inner, whole = row["quality"]["interior"], row["quality"]["brain"]
+        assert f"{inner['nrmse']:.1f} / {whole['nrmse']:.1f}" in answer.stdout
+        assert f"{inner['xsim']:.3f} / {whole['xsim']:.3f}" in answer.stdout
+
+
+@pytest.mark.usefixtures("_one_coarse_case")
+def test_an_interrupted_run_goes_on_and_a_fresh_one_begins_anew(tmp_path: Path) -> None:
+    output = tmp_path / "accuracy.json"
+    arguments = ["benchmark", "accuracy", "--method", "tkd", "--axis", "heads", "-o", str(output)]
+    assert runner.invoke(app, [*arguments, "--start", "phase"]).exit_code == 0
+    first = json.loads(output.read_text())["scores"]
+    assert len(first) == 1
+    answer = runner.invoke(app, arguments)
+    assert answer.exit_code == 0, answer.output
+    assert "| very coarse | phase |" not in answer.stdout
+    second = json.loads(output.read_text())["scores"]
+    assert len(second) == 3
+    assert second[0] == first[0]
+    answer = runner.invoke(app, [*arguments, "--start", "phase", "--fresh"])
+    assert "| very coarse | phase |" in answer.stdout
+
+
+@pytest.mark.usefixtures("_one_coarse_case")
+def test_heads_with_real_anatomy_are_left_out_aloud_where_there_are_no_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("QSM_SHARED_DATA", raising=False)
+    output = tmp_path / "accuracy.json"
+    answer = runner.invoke(
+        app, ["benchmark", "accuracy", "--method", "tkd", "--axis", "SNR", "-o", str(output)]
+    )
+    assert answer.exit_code == 0, answer.output
+    assert "--labels" in answer.stderr
+    assert json.loads(output.read_text())["scores"] == []
 
 
 @pytest.mark.usefixtures("_one_coarse_case")
@@ -62,10 +97,10 @@ def test_a_record_tells_all_that_is_needed_to_measure_again_and_not_whose_machin
 
 @pytest.mark.usefixtures("_one_coarse_case")
 def test_markdown_is_a_table_and_nothing_else(tmp_path: Path) -> None:
-    arguments = ["benchmark", "accuracy", "--method", "tkd", "--markdown"]
+    arguments = ["benchmark", "accuracy", "--case", "very coarse", "--method", "tkd", "--markdown"]
     answer = runner.invoke(app, [*arguments, "--output", str(tmp_path / "a.json")])
     lines = answer.stdout.splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert {line.count("|") for line in lines} == {8}
     assert lines[1].startswith("| --- | --- | --- | ---: |")
 
@@ -74,7 +109,7 @@ def test_an_unknown_phantom_is_refused_with_the_known_ones(tmp_path: Path) -> No
     output = tmp_path / "a.json"
     answer = runner.invoke(app, ["benchmark", "accuracy", "--case", "nobody", "--output", str(output)])
     assert answer.exit_code == 2
-    assert "plain" in answer.stderr
+    assert "quick reference" in answer.stderr
     assert not output.exists()
 
 

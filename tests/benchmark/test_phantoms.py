@@ -7,7 +7,8 @@ pytest.importorskip("qsm_ci")
 pytest.importorskip("qsm_forward")
 
 from qsm_ai.benchmark import speed
-from qsm_ai.benchmark.phantoms import CASES, ECHO_TIMES, FIRST_TEST_SEED, Phantom
+from qsm_ai.benchmark.cases import CASES
+from qsm_ai.benchmark.phantoms import DSEG, ECHO_TIMES, FIRST_TEST_SEED, Phantom
 from qsm_ai.network import commands
 from qsm_ai.physics.dipole import GYROMAGNETIC_RATIO, forward_field
 from qsm_ai.physics.unwrapping import wrap
@@ -20,8 +21,21 @@ def test_names_are_unique() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
 
 
-def test_every_phantom_is_another_head() -> None:
-    assert len({case.head for case in CASES}) == len(CASES)
+def test_the_quick_set_and_the_full_one_cover_every_axis() -> None:
+    axes = {case.axis for case in CASES}
+    assert axes == {"reference", "SNR", "tilt", "voxel", "field", "lesion", "heads"}
+    for quick in (False, True):
+        assert {case.axis for case in CASES if case.quick == quick} == axes
+
+
+def test_a_sweep_varies_one_thing_alone() -> None:
+    reference = next(case for case in CASES if case.axis == "reference" and not case.quick)
+    same = {"head", "anatomy", "lesions"}
+    for case in CASES:
+        if case.axis in {"SNR", "tilt", "field", "lesion"} and not case.quick:
+            varied = {k for k, v in vars(case).items() if v != vars(reference)[k]} - {"name", "axis", "value"}
+            assert len(varied) == 1
+            assert not varied & same
 
 
 def test_heads_are_neither_those_of_training_nor_of_validation() -> None:
@@ -83,8 +97,22 @@ def test_phase_is_that_of_the_local_field_and_of_sources_outside_alone(coarse: P
     assert roughness(measured * np.exp(1j * rate * coarse.local_field)) > roughness(measured)
 
 
-def test_the_same_phantom_enters_by_its_local_field(coarse: Phantom) -> None:
-    scan = coarse.from_local_field
+@pytest.mark.parametrize("start", ["total field", "local field"])
+def test_the_same_phantom_enters_by_its_fields(coarse: Phantom, start: str) -> None:
+    scan = coarse.starting_from(start)
     assert scan.phase is None
-    assert scan.local_field is coarse.local_field
+    assert (scan.local_field is coarse.local_field) == (start == "local field")
+    assert (scan.total_field is coarse.total_field) == (start == "total field")
     assert scan.mask is coarse.scan.mask
+
+
+def test_it_enters_by_nothing_else(coarse: Phantom) -> None:
+    assert coarse.starting_from("phase") is coarse.scan
+    with pytest.raises(ValueError, match="magnitude"):
+        coarse.starting_from("magnitude")
+
+
+def test_deep_nuclei_have_their_published_susceptibility(coarse: Phantom) -> None:
+    means = {name: coarse.chi[coarse.regions == n].mean() for name, n in DSEG.items()}
+    assert means["dentate"] - means["caudate"] == pytest.approx(0.152 - 0.044, abs=0.03)
+    assert means["lesion"] > 0.4

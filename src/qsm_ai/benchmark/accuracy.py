@@ -1,22 +1,27 @@
-"""Accuracy of every method on phantoms, from phase and from the true local field."""
+"""Accuracy of every method on phantoms: from phase, from the total field and from the true local field."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qsm_ci.qsm_eval import score_arrays
-from scipy.ndimage import distance_transform_edt
 
-from qsm_ai.benchmark.phantoms import Case, make_phantom
+from qsm_ai.benchmark.cases import Case
+from qsm_ai.benchmark.phantoms import make_phantom
+from qsm_ai.benchmark.scoring import Quality, assess
 from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.options import METHODS, Options
 from qsm_ai.reconstruction.pipeline import reconstruct
 
-RIM = 6
-"""Voxels taken off the brain for the interior, as in the project's goal."""
+STARTS = ("phase", "total field", "local field")
+PICTURED = ("reference", "lesion")
+"""Axes whose maps are shown."""
 
 
 @dataclass(frozen=True)
@@ -25,86 +30,154 @@ class Score:
 
     Attributes
     ----------
-    case, start, method : str
-        ``start`` is "phase" or "local field".
-    nrmse, xsim : per cent, and 0 to 1; in the brain eroded by ``RIM`` voxels
-    nrmse_brain, xsim_brain : the same in the whole brain
-    coverage : share of the brain's voxels that have a value
+    case, axis, value : str
+        See ``cases.Case``.
+    start, method : str
+        ``start`` is one of ``STARTS``.
+    quality : Quality
     seconds : float
+    key : str
+        Of all that the numbers depend on: phantom, start, method and weights. Equal keys, equal numbers.
     """
 
     case: str
+    axis: str
+    value: str
     start: str
     method: str
-    nrmse: float
-    xsim: float
-    nrmse_brain: float
-    xsim_brain: float
-    coverage: float
+    quality: Quality
     seconds: float
+    key: str
 
-    def as_dict(self) -> dict[str, str | float]:
+    def as_dict(self) -> dict[str, Any]:
         """By name, for JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Score:
+        """What :meth:`as_dict` made, read back from JSON."""
+        quality = Quality(**stored["quality"])
+        regions = {name: (v[0], v[1], v[2]) for name, v in quality.regions.items()}
+        quality = Quality(**{**vars(quality), "regions": regions})
+        return cls(**{**stored, "quality": quality})
 
-def score(chi: NDArray[np.float32], truth: NDArray[np.float32], mask: NDArray[np.bool_]) -> dict[str, float]:
-    """The public benchmark's metrics, in the interior and in the whole brain.
+
+def key_of(case: Case, start: str, method: str, weights: str) -> str:
+    """Hash of all that a score depends on.
 
     Parameters
     ----------
-    chi, truth : (X, Y, Z) float32, ppm
-    mask : (X, Y, Z) bool
+    case : Case
+    start, method : str
+    weights : SHA-256 of the network's file
+        Counts for the network's own method alone.
 
     Returns
     -------
-    dict
-        Keys as in ``Score``.
+    16 hexadecimal digits
     """
-    interior = distance_transform_edt(mask) > RIM
-    inner, _ = score_arrays(chi, truth, interior)
-    whole, _ = score_arrays(chi, truth, mask)
-    return {
-        "nrmse": float(inner["nrmse"]),
-        "xsim": float(inner["xsim"]),
-        "nrmse_brain": float(whole["nrmse"]),
-        "xsim_brain": float(whole["xsim"]),
-        "coverage": float(whole["coverage"]),
-    }
+    parts = [case.definition(), start, method, weights if method == "qsm-vit" else ""]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_scores(record: Path) -> list[Score]:
+    """Scores of an earlier run.
+
+    Parameters
+    ----------
+    record : Path
+        JSON that a run wrote; may not exist, or be of an older form: then there are none.
+
+    Returns
+    -------
+    list of Score
+    """
+    try:
+        return [Score.from_dict(row) for row in json.loads(record.read_text())["scores"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def measure(
     cases: Iterable[Case],
     network: Network | None,
-    methods: Iterable[str] = METHODS,
+    methods: Sequence[str] = METHODS,
+    starts: Sequence[str] = STARTS,
+    *,
+    weights: str = "",
+    labels: NDArray[np.int16] | None = None,
+    done: Iterable[Score] = (),
+    slices: Path | None = None,
     tell: Callable[[Score], None] = lambda _: None,
 ) -> list[Score]:
-    """Reconstruct every phantom by every method, from its phase and from its true local field.
+    """Reconstruct every phantom by every method from every start, except what is known already.
 
     Parameters
     ----------
     cases : Case
     network : Network or None
         Needed for the method "qsm-vit" alone.
-    methods : names of methods
+    methods, starts : names
+    weights : SHA-256 of the network's file
+    labels : (L, M, N) int or None
+        Labels of a real head, for the cases that ask for them.
+    done : Score
+        Of an earlier run: not measured again.
+    slices : folder or None
+        Gets a slice of each map of the phantoms that are shown.
     tell : callable
-        Given each score as it is known.
+        Given each new score as it is known.
 
     Returns
     -------
     list of Score
+        Old and new, in the order of cases, starts and methods.
     """
+    known = {score.key: score for score in done}
     scores = []
-    chosen = tuple(methods)
     for case in cases:
-        phantom = make_phantom(case)
-        assert phantom.scan.mask is not None  # noqa: S101 - a phantom knows its brain
-        for start, scan in (("phase", phantom.scan), ("local field", phantom.from_local_field)):
-            for method in chosen:
-                result = reconstruct(scan, Options(method=method), network)  # type: ignore[arg-type]
-                numbers = score(result.chi, phantom.chi, phantom.scan.mask)
-                scores.append(
-                    Score(case.name, start, method, seconds=sum(result.timings.values()), **numbers)
-                )
-                tell(scores[-1])
+        wanted = [(s, m, key_of(case, s, m, weights)) for s in starts for m in methods]
+        if any(key not in known for *_, key in wanted):
+            phantom = make_phantom(case, labels)
+            assert phantom.scan.mask is not None  # noqa: S101 - a phantom knows its brain
+            pictured = slices is not None and case.axis in PICTURED
+            if pictured:
+                _keep_slice(slices, case, "truth", phantom.chi, phantom.scan.mask, phantom.regions)  # type: ignore[arg-type]
+        for start, method, key in wanted:
+            if key not in known:
+                result = reconstruct(phantom.starting_from(start), Options(method=method), network)  # type: ignore[arg-type]
+                quality = assess(result.chi, phantom.chi, phantom.scan.mask, phantom.regions)  # type: ignore[arg-type]
+                seconds = sum(result.timings.values())
+                known[key] = Score(case.name, case.axis, case.value, start, method, quality, seconds, key)
+                if pictured:
+                    _keep_slice(
+                        slices,  # type: ignore[arg-type]
+                        case,
+                        f"{start}, {method}",
+                        result.chi,
+                        phantom.scan.mask,  # type: ignore[arg-type]
+                        phantom.regions,
+                    )
+                tell(known[key])
+            scores.append(known[key])
     return scores
+
+
+def slice_file(folder: Path, case: str, title: str) -> Path:
+    """Where the slice of a map lies."""
+    return folder / f"{case}, {title}.npy"
+
+
+def _keep_slice(
+    folder: Path,
+    case: Case,
+    title: str,
+    chi: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    regions: NDArray[np.uint8],
+) -> None:
+    """Store an axial slice through the lesion, or through the basal ganglia."""
+    wanted = regions == (16 if case.lesion is not None else 2)
+    level = round(float(np.argwhere(wanted)[:, 2].mean())) if wanted.any() else chi.shape[2] // 2
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(slice_file(folder, case.name, title), (chi * mask)[:, :, level].astype(np.float16))

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qsm_ai.reconstruction.options import METHODS, Method
 from qsm_ai.scan import Refusal
 
+if TYPE_CHECKING:
+    from qsm_ai.benchmark.cases import Case
+
 app = typer.Typer()
 benchmark = typer.Typer(help="How accurate and how fast, measured here.", no_args_is_help=True)
 app.add_typer(benchmark, name="benchmark")
 
 RESULTS = Path("benchmarks/results")
+
+QUICK_METHODS, QUICK_STARTS = ("qsm-vit", "tkd", "tv"), ("phase", "local field")
+"""Of the quick set, unless others are asked for."""
 
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print the table for docs/benchmarks.md.")]
 
@@ -26,24 +33,55 @@ def accuracy(
         list[str] | None,
         typer.Option(metavar="NAME", help="Of the phantoms; may be repeated; all if left out."),
     ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AXIS", help="Phantoms of a sweep: SNR, tilt, voxel, field, lesion, heads …"),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Every axis in a few minutes: coarser phantoms, three methods, two starts."
+        ),
+    ] = False,
+    start: Annotated[
+        list[str] | None,
+        typer.Option(metavar="START", help="phase, total field, local field; all if left out."),
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(metavar="|".join(METHODS), help="May be repeated; all methods if left out."),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="FreeSurfer labels of a head at 1 mm, for two of the heads."
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure again what the output holds already.")
+    ] = False,
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="JSON to write.")] = RESULTS
     / "accuracy.json",
+    docs: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False, help="Folder with benchmarks.md: its tables and pictures are made anew."
+        ),
+    ] = None,
     markdown: Markdown = False,
 ) -> None:
-    """Score every method on phantoms whose truth is known, from phase and from the true local field.
+    """Score every method on phantoms whose truth is known: from phase, total field and true local field.
 
     The phantoms are recorded by qsm-forward and scored as QSM-CI scores. NRMSE in per cent, XSIM up to one;
-    each in the brain less six voxels of rim / in the whole brain.
+    each in the brain less six voxels of rim / in the whole brain. What was measured before, with the same
+    weights, is not measured again: an interrupted run goes on with the same command.
     """
     from qsm_ai.console import plain_errors
 
     with plain_errors():
-        from qsm_ai.benchmark.accuracy import Score, measure
-        from qsm_ai.benchmark.phantoms import CASES
+        from qsm_ai.benchmark.accuracy import STARTS, Score, measure, read_scores
+        from qsm_ai.benchmark.cases import CASES
+        from qsm_ai.benchmark.labels import find_labels
         from qsm_ai.benchmark.record import network_record, write_record
         from qsm_ai.benchmark.tables import GrowingTable
         from qsm_ai.inference.openvino import OpenVinoNetwork
@@ -51,31 +89,68 @@ def accuracy(
         from qsm_ai.io.outputs import require_writable
 
         phantoms = {phantom.name: phantom for phantom in CASES}
-        methods = _choose("method", method, METHODS)
+        methods = _choose("method", method or (list(QUICK_METHODS) if quick else None), METHODS)
+        starts = _choose("start", start or (list(QUICK_STARTS) if quick else None), STARTS)
+        axes = _choose("axis", axis, dict.fromkeys(phantom.axis for phantom in CASES))
         cases = [phantoms[name] for name in _choose("case", case, phantoms)]
+        if not case:
+            cases = [c for c in cases if c.quick == quick and c.axis in axes]
+        anatomy = find_labels(labels)
+        if anatomy is None and any(c.anatomy == "labelled" for c in cases):
+            typer.echo("Heads with real anatomy are left out: give their labels with --labels.", err=True)
+            cases = [c for c in cases if c.anatomy != "labelled"]
         require_writable(output.parent)
         network = OpenVinoNetwork() if "qsm-vit" in methods else None
+        used = network_record(network.name, model_file()) if network else None
+        weights = used["sha256"] if used else ""
+        # Results of other phantoms stay, as long as they are of these weights.
+        old = [] if fresh else read_scores(output)
+        current = _current_keys(CASES, STARTS, weights or _weights_of(output))
+        scores = {score.key: score for score in old if score.key in current}
+        words = [
+            *("qsm-ai", "benchmark", "accuracy", *_words("--case", case), *_words("--axis", axis)),
+            *(["--quick"] if quick else []),
+            *(*_words("--start", start), *_words("--method", method)),
+        ]
+        used = used or _network_of(output)
+
+        def keep() -> None:
+            rows = [scores[key].as_dict() for key in current if key in scores]
+            write_record(output, words, used, scores=rows)
+
         columns = ("Phantom", "From", "Method", "NRMSE / %", "XSIM", "Coverage / %", "Time / s")
         with GrowingTable("Interior / whole brain", columns, words=3, markdown=markdown) as table:
 
             def show(score: Score) -> None:
+                scores[score.key] = score
+                keep()
+                inner, whole = score.quality.interior, score.quality.brain
                 table.add(
                     score.case,
                     score.start,
                     score.method,
-                    f"{score.nrmse:.1f} / {score.nrmse_brain:.1f}",
-                    f"{score.xsim:.3f} / {score.xsim_brain:.3f}",
-                    f"{100 * score.coverage:.1f}",
+                    f"{inner['nrmse']:.1f} / {whole['nrmse']:.1f}",
+                    f"{inner['xsim']:.3f} / {whole['xsim']:.3f}",
+                    f"{100 * score.quality.coverage:.1f}",
                     f"{score.seconds:.1f}",
                 )
 
-            scores = measure(cases, network, methods, show)
-        write_record(
-            output,
-            ["qsm-ai", "benchmark", "accuracy", *_words("--case", case), *_words("--method", method)],
-            network_record(network.name, model_file()) if network else None,
-            scores=[score.as_dict() for score in scores],
-        )
+            measure(
+                cases,
+                network,
+                methods,
+                starts,
+                weights=weights,
+                labels=anatomy,
+                done=scores.values(),
+                slices=output.with_name(f"{output.stem}-slices"),
+                tell=show,
+            )
+        keep()
+        if docs is not None:
+            from qsm_ai.benchmark.report import write_report
+
+            write_report(output, docs)
     typer.echo(f"Written to {output}", err=True)
 
 
@@ -150,6 +225,26 @@ def _choose(option: str, wanted: list[str] | None, known: Iterable[str]) -> tupl
             f"There is no {option} {unknown[0]!r}.", mend=f"Choose with --{option}: {', '.join(choices)}."
         )
     return tuple(wanted or choices)
+
+
+def _current_keys(cases: Iterable[Case], starts: Iterable[str], weights: str) -> dict[str, None]:
+    """Keys of every score that there could be, in the order of the tables."""
+    from qsm_ai.benchmark.accuracy import key_of
+
+    return dict.fromkeys(key_of(c, s, m, weights) for c in cases for s in tuple(starts) for m in METHODS)
+
+
+def _network_of(output: Path) -> dict[str, str] | None:
+    """The network of an earlier run's record, if there is one."""
+    try:
+        found = json.loads(output.read_text())["network"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return dict(found) if found else None
+
+
+def _weights_of(output: Path) -> str:
+    return (_network_of(output) or {}).get("sha256", "")
 
 
 def _words(option: str, values: list[str] | None) -> list[str]:
