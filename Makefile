@@ -15,7 +15,7 @@ TORCH := $(shell grep -oE 'torch==[0-9.]+' pyproject.toml | head -n 1)
 JOBS ?= 2
 
 # Packages that start a service when they are installed: nobody's own machine gets them unasked.
-DAEMONS := nginx=nginx-light prometheus prometheus-alertmanager
+DAEMONS := nginx=nginx-light prometheus prometheus-alertmanager prometheus-blackbox-exporter
 
 ##@ Use
 
@@ -78,7 +78,12 @@ format: $(STAMPS)/test ## Format and mend what can be mended by itself
 .PHONY: docs
 docs: $(STAMPS)/test ## Write the pages that are generated from code
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python deploy/monitoring/slo_rules.py
 	@$(BIN)/python deploy/monitoring/kubernetes_rules.py
+
+.PHONY: dashboards
+dashboards: $(STAMPS)/test ## Write Grafana's dashboards from their code
+	@$(BIN)/python deploy/monitoring/dashboards
 
 .PHONY: lock
 lock: .venv-lock/.stamp ## Lock the dependencies again (make lock ARGS=--upgrade takes the newest)

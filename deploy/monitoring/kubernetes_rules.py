@@ -8,12 +8,24 @@ import yaml
 
 HERE = Path(__file__).parent
 TARGET = HERE.parent / "kubernetes/components/monitoring/rules.yaml"
-HEAD = "# Made by `make docs` from deploy/monitoring/prometheus/rules; change them there.\n"
+THRESHOLDS = "gpu"
+"""The component is for clusters whose Triton has a GPU."""
+
+HEAD = "# Made by `make docs` from deploy/monitoring/prometheus; change rules and thresholds there.\n"
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes what stands twice twice."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Nothing is an alias."""
+        return True
 
 
 def manifest() -> str:
     """The PrometheusRule with every group of Compose's rule files."""
-    files = sorted((HERE / "prometheus/rules").glob("*.yml"))
+    prometheus = HERE / "prometheus"
+    files = [prometheus / f"thresholds/{THRESHOLDS}.yml", *sorted((prometheus / "rules").glob("*.yml"))]
     groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
     rule = {
         "apiVersion": "monitoring.coreos.com/v1",
@@ -21,7 +33,7 @@ def manifest() -> str:
         "metadata": {"name": "qsm-ai", "labels": {"release": "kube-prometheus-stack"}},
         "spec": {"groups": groups},
     }
-    return HEAD + yaml.safe_dump(rule, sort_keys=False, width=120)
+    return HEAD + yaml.dump(rule, Dumper=_Plain, sort_keys=False, width=120)
 
 
 if __name__ == "__main__":

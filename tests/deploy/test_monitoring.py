@@ -1,32 +1,30 @@
-"""Rules, routes and logs: right on paper by the tools' own checks, and alive from a metric to a mailbox."""
+"""Rules, routes, pages and logs: right on paper, by the tools' own checks."""
 
-import asyncio
 import json
 import re
+import runpy
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
+import typer
 import yaml
 
-from qsm_ai.api.metrics import Metrics
-from qsm_ai.jobs.records import State
+from qsm_ai.cli import app
+from qsm_ai.observe.catalogue import METRICS
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 GET_PROMETHEUS = "apt-get install prometheus"
 GET_ALERTMANAGER = "apt-get install prometheus-alertmanager"
 
-# Metrics that others make: Triton, Prometheus itself, the FastAPI instrumentator.
-FOREIGN = {
-    "nv_gpu_utilization", "nv_inference_count", "nv_inference_exec_count", "nv_inference_request_failure",
-    "up", "http_requests_total",
-}  # fmt: skip
+CASES = ("alerts.yml", "alerts-slo.yml")
+FOREIGN = {"up", "probe_success", "probe_ssl_earliest_cert_expiry", "probe_http_status_code"}
+"""Metrics of Prometheus itself and of its probe; all others are in the catalogue."""
+
+Rule = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -35,66 +33,196 @@ def monitoring(deploy: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rules(monitoring: Path) -> list[dict[str, str]]:
-    files = sorted((monitoring / "prometheus/rules").glob("*.yml"))
+def rules(monitoring: Path) -> list[Rule]:
+    prometheus = monitoring / "prometheus"
+    files = [prometheus / "thresholds/gpu.yml", *sorted((prometheus / "rules").glob("*.yml"))]
     return [
         rule for f in files for group in yaml.safe_load(f.read_text())["groups"] for rule in group["rules"]
     ]
 
 
-def run(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def alerts(rules: list[Rule]) -> list[Rule]:
+    return [rule for rule in rules if "alert" in rule]
 
 
-def test_every_alert_fires_when_it_must_and_only_then(tool: Callable[..., str]) -> None:
-    report = run(tool("promtool", get=GET_PROMETHEUS), "test", "rules", "alerts.yml", cwd=HERE)
-    assert report.returncode == 0, report.stdout + report.stderr
+def run(*command: str, cwd: Path | None = None, given: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, input=given, capture_output=True, text=True, check=False)
 
 
-def test_every_alert_is_tested_and_has_its_paragraph_in_the_runbook(rules: list[dict[str, str]]) -> None:
-    alerts = {rule["alert"] for rule in rules if "alert" in rule}
-    tested = yaml.safe_load((HERE / "alerts.yml").read_text())["tests"]
-    fired = {t["alertname"] for test in tested for t in test["alert_rule_test"] if t["exp_alerts"]}
-    runbook = (HERE.parents[1] / "docs/runbook.md").read_text()
-    assert alerts == fired
-    assert alerts == set(re.findall(r"^## (Qsm\w+)$", runbook, re.MULTILINE))
+def asked_metrics(text: str) -> set[str]:
+    """Names of metrics in an expression, whatever its labels and windows."""
+    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(?:by|on|group_left)\s*\([^)]*\)", "", text)
+    return set(re.findall(r"\b(?:(?:qsm|nv|http|process|probe|streamlit)[_:][\w:]+|up\b)", bare))
 
 
-def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(rules: list[dict[str, str]]) -> None:
-    for rule in (r for r in rules if "alert" in r):
-        assert rule["labels"]["severity"] in {"page", "ticket"}
-        assert set(rule["annotations"]) == {"summary", "description", "runbook"}
-        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
-
-
-class NoJobs:
-    """A job store in which nothing ever happened."""
-
-    def counts(self) -> dict[State, int]:
-        return dict.fromkeys(State, 0)
-
-    def oldest_queued(self) -> None:
-        return None
-
-
-def test_rules_ask_only_for_metrics_that_somebody_exposes(rules: list[dict[str, str]]) -> None:
-    text = Metrics(NoJobs()).render().decode()  # type: ignore[arg-type]
-    kinds = dict(re.findall(r"^# TYPE (\S+) (\w+)$", text, re.MULTILINE))
+def exposed_metrics(rules: list[Rule]) -> set[str]:
     parts = {"histogram": ("_bucket", "_count", "_sum")}
-    own = {name + part for name, kind in kinds.items() for part in parts.get(kind, ("",))}
-    recorded = {rule["record"] for rule in rules if "record" in rule}
-    asked = set()
-    for rule in rules:
-        expression = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(?:by|on|group_left)\s*\([^)]*\)", "", rule["expr"])
-        asked |= set(re.findall(r"\b(?:qsm|nv|http|up)[\w:]*", expression))
-    assert len(asked) > 10
-    assert asked - own - recorded - FOREIGN == set()
+    catalogued = {m.name + part for m in METRICS for part in parts.get(m.kind, ("",))}
+    return catalogued | FOREIGN | {rule["record"] for rule in rules if "record" in rule}
 
 
-def test_the_configuration_of_prometheus_is_valid(tool: Callable[..., str], monitoring: Path) -> None:
-    configuration = str(monitoring / "prometheus/prometheus.yml")
-    report = run(tool("promtool", get=GET_PROMETHEUS), "check", "config", "--syntax-only", configuration)
+# ---------------------------------------------------------------------- rules
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_alerts_fire_when_they_must_and_only_then(tool: Callable[..., str], cases: str) -> None:
+    report = run(tool("promtool", get=GET_PROMETHEUS), "test", "rules", cases, cwd=HERE)
     assert report.returncode == 0, report.stdout + report.stderr
+
+
+def test_every_alert_is_tested_both_firing_and_silent(alerts: list[Rule]) -> None:
+    fires, silent = set(), set()
+    for cases in CASES:
+        for test in yaml.safe_load((HERE / cases).read_text())["tests"]:
+            for case in test["alert_rule_test"]:
+                for expected in case["exp_alerts"]:
+                    fires.add((case["alertname"], expected["exp_labels"]["severity"]))
+                if not case["exp_alerts"]:
+                    silent.add(case["alertname"])
+    assert fires == {(rule["alert"], rule["labels"]["severity"]) for rule in alerts}
+    assert silent == {rule["alert"] for rule in alerts}
+
+
+def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(alerts: list[Rule]) -> None:
+    for rule in alerts:
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+        assert rule["annotations"]["runbook_url"] == f"docs/runbooks/{rule['alert']}.md"
+
+
+def test_rules_ask_only_for_metrics_that_somebody_exposes(rules: list[Rule]) -> None:
+    asked = set().union(*(asked_metrics(rule["expr"]) for rule in rules))
+    assert len(asked) > 30
+    assert asked - exposed_metrics(rules) == set()
+
+
+def test_gpus_and_cpus_differ_in_limits_only(monitoring: Path, rules: list[Rule]) -> None:
+    def limits(device: str) -> dict[str, str]:
+        groups = yaml.safe_load((monitoring / f"prometheus/thresholds/{device}.yml").read_text())["groups"]
+        return {rule["record"]: rule["expr"] for rule in groups[0]["rules"]}
+
+    gpu, cpu = limits("gpu"), limits("cpu")
+    assert gpu.keys() == cpu.keys()
+    assert gpu["qsm:threshold:job_p99_seconds"] == "vector(3)"
+    assert cpu["qsm:threshold:job_p99_seconds"] != "vector(3)"
+    used = {name for rule in rules for name in asked_metrics(rule["expr"]) if ":threshold:" in name}
+    assert used == gpu.keys()
+
+
+def test_what_is_promised_is_what_is_measured(monitoring: Path, rules: list[Rule]) -> None:
+    promise = (ROOT / "docs/slo.md").read_text()
+    slo = runpy.run_path(str(monitoring / "slo_rules.py"))
+    written = (monitoring / "prometheus/rules/slo.yml").read_text()
+    assert written == slo["text"](), "make docs"
+    told = re.findall(r"^\| (page|ticket) \| (.*?) \| (\w+) \| (\w+) \|", promise, re.MULTILINE)
+    burns = [("page", b) for b in slo["FAST"]] + [("ticket", b) for b in slo["SLOW"]]
+    assert [(kind, long, short) for kind, _, long, short in told] == [(k, b.long, b.short) for k, b in burns]
+    for (_, speed, _, _), (_, burn) in zip(told, burns, strict=True):
+        assert speed == ("faster than allowed" if burn.factor == 1 else f"{burn.factor:g} times too fast")
+    budget = next(r["expr"] for r in rules if r.get("record") == "qsm:threshold:error_budget")
+    assert budget == "vector(0.01)"
+    assert "| 99 % are not answered with 5xx |" in promise
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpu"])
+def test_rules_and_the_configuration_of_prometheus_are_valid(
+    tool: Callable[..., str], monitoring: Path, device: str
+) -> None:
+    promtool = tool("promtool", get=GET_PROMETHEUS)
+    prometheus = monitoring / "prometheus"
+    files = [*(prometheus / "rules").glob("*.yml"), prometheus / f"thresholds/{device}.yml"]
+    checked = run(promtool, "check", "rules", *map(str, files))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    configured = run(promtool, "check", "config", "--syntax-only", str(prometheus / "prometheus.yml"))
+    assert configured.returncode == 0, configured.stdout + configured.stderr
+
+
+# ---------------------------------------------------------------------- runbook
+
+
+def pages() -> dict[str, str]:
+    return {page.stem: page.read_text() for page in sorted((ROOT / "docs/runbooks").glob("*.md"))}
+
+
+def test_every_alert_has_its_page_and_every_page_its_alert(alerts: list[Rule]) -> None:
+    names = {rule["alert"] for rule in alerts}
+    assert names == pages().keys()
+    contents = (ROOT / "docs/runbook.md").read_text()
+    assert names == set(re.findall(r"^\| (Qsm\w+) \|", contents, re.MULTILINE))
+    for rule in alerts:
+        assert rule["labels"]["severity"] in pages()[rule["alert"]].splitlines()[2]
+
+
+@pytest.mark.parametrize("name", pages())
+def test_a_page_says_what_it_means_what_to_look_at_and_what_to_do(name: str) -> None:
+    text = pages()[name]
+    assert re.findall(r"^#+ (.*)$", text, re.MULTILINE) == [
+        name,
+        "What it means",
+        "What to look at",
+        "What to do",
+    ]
+    for link in re.findall(r"\]\(([^)#]+)", text):
+        assert (ROOT / "docs/runbooks" / link).exists(), link
+
+
+def commands_of(typer_app: typer.Typer) -> set[str]:
+    return set(typer.main.get_command(typer_app).commands)  # type: ignore[attr-defined]
+
+
+def test_what_the_pages_tell_to_type_exists(rules: list[Rule], deploy: Path) -> None:
+    text = "\n".join([*pages().values(), (ROOT / "docs/runbook.md").read_text()])
+    services = yaml.safe_load((deploy / "compose.yaml").read_text())["services"]
+    told = re.findall(r"docker compose (?:logs|restart)(?: --tail=\d+)? ([\w-]+)", text)
+    assert told
+    assert set(told) <= services.keys()
+    manifests = "\n".join(f.read_text() for f in (deploy / "kubernetes/base").rglob("*.yaml"))
+    deployments = set(re.findall(r"kind: Deployment\nmetadata:\n  name: ([\w-]+)", manifests))
+    assert set(re.findall(r"deployment/([\w-]+)", text)) <= deployments
+    assert set(re.findall(r"app\.kubernetes\.io/name=([\w-]+)", text)) <= deployments
+    assert set(re.findall(r"^\s*qsm-ai (\w+)", text, re.MULTILINE)) <= commands_of(app)
+    assert set(re.findall(r"`qsm-ai (\w+)", text)) <= commands_of(app)
+    assert set(re.findall(r"^make ([\w-]+)", text, re.MULTILINE)) <= set(
+        re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    )
+
+
+def test_what_the_pages_tell_to_query_and_to_set_exists(rules: list[Rule]) -> None:
+    text = "\n".join(pages().values())
+    code = "\n".join(
+        [*re.findall(r"```promql\n(.*?)```", text, re.DOTALL), *re.findall(r"`([^`\n]+)`", text)]
+    )
+    asked = asked_metrics(code)
+    assert len(asked) > 20
+    assert asked - exposed_metrics(rules) == set()
+    settings = set(re.findall(r"QSM_[A-Z_]+", text))
+    known = {f"QSM_{field.upper()}" for field in _settings()} | {"QSM_ALERT_THRESHOLDS"}
+    assert settings - known == set()
+
+
+def _settings() -> set[str]:
+    from qsm_ai.api.settings import Settings
+
+    return set(Settings.model_fields)
+
+
+def test_queries_of_the_pages_are_valid(tool: Callable[..., str], tmp_path: Path) -> None:
+    text = "\n".join(pages().values())
+    queries = [
+        q.strip() for block in re.findall(r"```promql\n(.*?)```", text, re.DOTALL) for q in block.splitlines()
+    ]
+    rules = {
+        "groups": [
+            {"name": "g", "rules": [{"record": f"r{i}", "expr": q} for i, q in enumerate(queries) if q]}
+        ]
+    }
+    (tmp_path / "queries.yml").write_text(json.dumps(rules))
+    report = run(tool("promtool", get=GET_PROMETHEUS), "check", "rules", str(tmp_path / "queries.yml"))
+    assert report.returncode == 0, report.stdout + report.stderr
+
+
+# ---------------------------------------------------------------------- routes
 
 
 @pytest.mark.parametrize(
@@ -102,6 +230,7 @@ def test_the_configuration_of_prometheus_is_valid(tool: Callable[..., str], moni
     [
         (["alertname=QsmTritonDown", "severity=page"], "page"),
         (["alertname=QsmGpuSaturated", "severity=ticket"], "ticket"),
+        (["alertname=QsmDoctorTest", "severity=ticket"], "page"),
         (["alertname=SomethingElse"], "ticket"),
     ],
 )
@@ -114,166 +243,148 @@ def test_pages_and_tickets_take_their_routes(
     assert run(amtool, "config", "routes", "test", configuration, *labels).stdout.strip() == receiver
 
 
-@contextmanager
-def web_server(port: int, answer: Callable[[bytes], bytes]) -> Iterator[None]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_POST = do_GET  # noqa: N815 - a name that http.server calls
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
+def test_what_silences_and_is_silenced_are_alerts_of_ours(monitoring: Path, alerts: list[Rule]) -> None:
+    names = {rule["alert"] for rule in alerts} | {"QsmDoctorTest"}
+    configured = yaml.safe_load((monitoring / "alertmanager/alertmanager.yml").read_text())
+    silenced_by: dict[str, set[str]] = {}
+    for rule in configured["inhibit_rules"]:
+        sources = _matched(rule["source_matchers"], names)
+        targets = _matched(rule["target_matchers"], names)
+        assert sources
+        assert targets
+        for source in sources:
+            silenced_by.setdefault(source, set()).update(targets)
+    assert {"QsmLatencyP99High", "QsmCircuitOpen", "QsmQueueOld"} <= silenced_by["QsmTritonDown"]
+    assert "QsmTritonDown" in silenced_by["QsmBackendDown"]
+    mutual = {
+        (a, b) for a, bs in silenced_by.items() for b in bs if a != b and a in silenced_by.get(b, set())
+    }
+    assert mutual == set(), "two that silence each other would both be silent"
 
 
-@contextmanager
-def mail_server(port: int, letters: list[str]) -> Iterator[None]:
-    """Enough of SMTP to be handed a letter."""
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 here\r\n")
-        while line := await reader.readline():
-            verb = line[:4].upper()
-            if verb == b"DATA":
-                writer.write(b"354 go on\r\n")
-                await writer.drain()
-                letters.append((await reader.readuntil(b"\r\n.\r\n")).decode())
-            writer.write(b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")
-            await writer.drain()
-            if verb == b"QUIT":
-                break
-        writer.close()
-
-    ready, stop = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        async with await asyncio.start_server(talk, "127.0.0.1", port):
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    ready.wait(10)
-    try:
-        yield
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
-        loop.close()
+def _matched(matchers: list[str], names: set[str]) -> set[str]:
+    """Names of alerts that fit all matchers on the name; a name in a matcher that is no alert's fails."""
+    found = set(names)
+    for matcher in matchers:
+        label, operator, value = re.fullmatch(r'(\w+) (=~|!~|!=|=) "?([^"]*)"?', matcher).groups()  # type: ignore[union-attr]
+        if label != "alertname":
+            continue
+        assert all(any(re.fullmatch(part, n) for n in names) for part in value.split("|")), matcher
+        fits = {n for n in names if re.fullmatch(value, n)}
+        found &= fits if operator in {"=", "=~"} else names - fits
+    return found
 
 
-@contextmanager
-def process(*command: str, log: Path) -> Iterator[None]:
-    with log.open("w") as sink:
-        child = subprocess.Popen(command, stdout=sink, stderr=sink)
-        try:
-            yield
-        finally:
-            child.terminate()
-            child.wait(20)
-
-
-def until(found: Callable[[], bool], seconds: float, what: Callable[[], object]) -> None:
-    end = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < end, what()
-        time.sleep(0.2)
-
-
-def shortened(text: str, seconds: int = 1) -> str:
-    """The same configuration, with waiting times of seconds instead of minutes."""
-    return re.sub(r"(?m)(for|interval|\w+_interval|group_wait): \d+[smh]$", rf"\1: {seconds}s", text)
-
-
-def test_a_lost_inference_server_reaches_slack_and_the_mailbox_and_is_taken_back(
-    tool: Callable[..., str], monitoring: Path, free_port: Callable[[], int], tmp_path: Path
-) -> None:
-    prometheus = tool("prometheus", get=GET_PROMETHEUS)
-    alertmanager = tool("prometheus-alertmanager", get=GET_ALERTMANAGER)
-    triton, slack, mail, manager, watcher = (free_port() for _ in range(5))
-    posts: list[dict[str, object]] = []
-    letters: list[str] = []
-
-    (tmp_path / "rules").mkdir()
-    for file in (monitoring / "prometheus/rules").glob("*.yml"):
-        (tmp_path / "rules" / file.name).write_text(shortened(file.read_text()))
-    (tmp_path / "webhook").write_text(f"http://127.0.0.1:{slack}/")
-    (tmp_path / "prometheus.yml").write_text(
-        json.dumps(
-            {
-                "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-                "rule_files": [str(tmp_path / "rules/*.yml")],
-                "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{manager}"]}]}]},
-                "scrape_configs": [
-                    {"job_name": "triton-is", "static_configs": [{"targets": [f"127.0.0.1:{triton}"]}]},
-                    {"job_name": "fastapi-be", "static_configs": [{"targets": [f"127.0.0.1:{watcher}"]}]},
-                ],
-            }
-        )
+def told(status: str, severity: str, *summaries: str) -> str:
+    """What Alertmanager hands to a template."""
+    page = "docs/runbooks/QsmQueueOld.md"
+    alerts = [
+        {
+            "status": status,
+            "labels": {"alertname": "QsmQueueOld", "severity": severity},
+            "annotations": {
+                "summary": s,
+                "description": "It waits.",
+                "runbook_url": "docs/runbooks/QsmQueueOld.md",
+            },
+            "startsAt": "2026-11-23T05:00:00Z",
+            "endsAt": "2026-11-23T05:10:00Z",
+        }
+        for summary in summaries
+    ]
+    return json.dumps(
+        {
+            "receiver": "page",
+            "status": status,
+            "alerts": alerts,
+            "commonLabels": {"alertname": "QsmQueueOld", "severity": severity},
+            "commonAnnotations": {"runbook_url": page},
+        }
     )
-    routes = shortened((monitoring / "alertmanager/alertmanager.yml").read_text())
-    for shipped, here in {
-        "/run/secrets/slack_webhook_url": str(tmp_path / "webhook"),
-        "/etc/alertmanager/": f"{monitoring / 'alertmanager'}/",
-        "smtp.example.org:587": f"127.0.0.1:{mail}",
-        "smtp_require_tls: true": "smtp_require_tls: false",
-        "  smtp_auth_username: qsm-ai@example.org\n": "",
-        "  smtp_auth_password_file: /run/secrets/smtp_password\n": "",
-    }.items():
-        assert shipped in routes
-        routes = routes.replace(shipped, here)
-    (tmp_path / "alertmanager.yml").write_text(routes)
 
-    def take(body: bytes) -> bytes:
-        posts.append(json.loads(body))
-        return b"ok"
 
-    def titles() -> str:
-        return json.dumps(posts)
+@pytest.mark.parametrize(
+    ("status", "severity", "summaries", "title", "colour"),
+    [
+        ("firing", "page", ["A scan waits"], "PAGE: A scan waits", "danger"),
+        ("firing", "ticket", ["A scan waits"], "Ticket: A scan waits", "warning"),
+        ("firing", "page", ["One waits", "Another waits"], "PAGE: One waits (2 in all)", "danger"),
+        ("resolved", "page", ["A scan waits"], "Resolved: A scan waits", "good"),
+    ],
+)
+def test_messages_read_well(
+    tool: Callable[..., str],
+    monitoring: Path,
+    tmp_path: Path,
+    status: str,
+    severity: str,
+    summaries: list[str],
+    title: str,
+    colour: str,
+) -> None:
+    amtool = tool("amtool", get=GET_ALERTMANAGER)
+    (tmp_path / "data.json").write_text(told(status, severity, *summaries))
 
-    with (
-        web_server(slack, take),
-        mail_server(mail, letters),
-        process(
-            alertmanager,
-            f"--config.file={tmp_path / 'alertmanager.yml'}",
-            f"--storage.path={tmp_path / 'manager'}",
-            f"--web.listen-address=127.0.0.1:{manager}",
-            "--cluster.listen-address=",
-            log=tmp_path / "alertmanager.log",
-        ),
-        process(
-            prometheus,
-            f"--config.file={tmp_path / 'prometheus.yml'}",
-            f"--storage.tsdb.path={tmp_path / 'series'}",
-            f"--web.listen-address=127.0.0.1:{watcher}",
-            log=tmp_path / "prometheus.log",
-        ),
-    ):
-        log = tmp_path / "alertmanager.log"
-        until(lambda: "PAGE: No inference server answers" in titles(), 40, log.read_text)
-        until(lambda: any("No inference server answers" in letter for letter in letters), 20, log.read_text)
-        assert any("Subject: PAGE: No inference server answers" in letter for letter in letters)
-        assert "docs/runbook.md#qsmtritondown" in titles()
-        series = httpx.get(f"http://127.0.0.1:{watcher}/api/v1/query", params={"query": "ALERTS"}).json()
-        firing = {s["metric"]["alertname"] for s in series["data"]["result"]}
-        assert firing == {"QsmTritonDown"}
-        with web_server(triton, lambda _: b"nv_gpu_utilization 0.5\n"):
-            until(lambda: "Resolved: No inference server answers" in titles(), 40, log.read_text)
+    def rendered(name: str) -> str:
+        templates = f"--template.glob={monitoring / 'alertmanager/*.tmpl'}"
+        data, text = (
+            f"--template.data={tmp_path / 'data.json'}",
+            f'--template.text={{{{ template "{name}" . }}}}',
+        )
+        done = run(amtool, "template", "render", templates, data, text)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert rendered("qsm.title") == title
+    assert rendered("qsm.colour") == colour
+    text = rendered("qsm.text")
+    assert [line for line in text.splitlines() if line in summaries] == summaries
+    assert ("Since 2026-11-23 05:00 UTC" if status == "firing" else "to 05:10 UTC") in text
+    assert text.splitlines()[-1].endswith("/docs/runbooks/QsmQueueOld.md")
+    assert "no value" not in text + rendered("qsm.html")
+    assert all(f"<b>{s}</b>" in rendered("qsm.html") for s in summaries)
+
+
+# ---------------------------------------------------------------------- dashboards
+
+
+def test_dashboards_are_those_of_their_code(monitoring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("grafana_foundation_sdk")
+    monkeypatch.syspath_prepend(str(monitoring / "dashboards"))
+    made = runpy.run_path(str(monitoring / "dashboards/__main__.py"))["dashboards"]()
+    kept = {file.name: file.read_text() for file in (monitoring / "grafana/dashboards").glob("*.json")}
+    assert kept == made, "make dashboards"
+
+
+def boards() -> dict[str, Any]:
+    folder = ROOT / "deploy/monitoring/grafana/dashboards"
+    return {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
+
+
+def test_grafana_finds_dashboards_and_data_source_where_they_are(monitoring: Path, deploy: Path) -> None:
+    provisioning = monitoring / "grafana/provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yaml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards/qsm.yaml").read_text())["providers"]
+    mounts = yaml.safe_load((deploy / "compose.yaml").read_text())["services"]["grafana"]["volumes"]
+    assert f"./monitoring/grafana/dashboards:{provider['options']['path']}:ro" in mounts
+    for name, board in boards().items():
+        assert board["uid"] == name
+        panels = [panel for panel in board["panels"] if panel["type"] != "row"]
+        assert all(panel["datasource"] == {"type": source["type"], "uid": source["uid"]} for panel in panels)
+        assert all(panel["description"] and panel["targets"] for panel in panels)
+        assert len({panel["title"] for panel in panels}) == len(panels)
+        places = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in board["panels"]]
+        assert len(set(places)) == len(places), "panels lie on one another"
+
+
+def test_dashboards_ask_only_for_metrics_that_somebody_exposes(rules: list[Rule]) -> None:
+    queries = [t["expr"] for b in boards().values() for p in b["panels"] for t in p.get("targets", [])]
+    asked = set().union(*map(asked_metrics, queries))
+    assert len(asked) > 40
+    assert asked - exposed_metrics(rules) == set()
+
+
+# ---------------------------------------------------------------------- logs
 
 
 @pytest.mark.parametrize("where", ["stdout", "cloudwatch", "cloud-logging"])
@@ -282,5 +393,6 @@ def test_logs_of_all_tiers_are_read_as_json_and_go_to_one_place(monitoring: Path
     parsers = yaml.safe_load((monitoring / "fluent-bit/parsers.yaml").read_text())["parsers"]
     (source,), (destination,) = shipped["pipeline"]["inputs"], shipped["pipeline"]["outputs"]
     assert source["db"], "without a position on disk, logs would be lost or doubled at a restart"
-    assert {f["parser"] for f in shipped["pipeline"]["filters"]} <= {p["name"] for p in parsers}
+    filters = {f["parser"] for f in shipped["pipeline"]["filters"] if "parser" in f}
+    assert filters <= {p["name"] for p in parsers}
     assert destination["match"].split(".")[0] == source["tag"].split(".")[0]
