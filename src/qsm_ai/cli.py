@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +12,7 @@ import typer
 
 from qsm_ai import __version__
 from qsm_ai.arguments import SeveralValues, give_back
+from qsm_ai.optional_commands import PARTS, mount
 from qsm_ai.reconstruction.options import Background, Method, Reference, Unwrapping
 
 if TYPE_CHECKING:
@@ -213,18 +212,5 @@ def sample(
     typer.echo(f"Truth    {written.chi}")
 
 
-def _mount(module: str, needs: str) -> None:
-    """Add the commands of an optional part, where what it needs is installed.
-
-    The part's module imports its heavy libraries inside its commands, so that ``--help`` stays quick.
-    """
-    if find_spec(needs) is None or find_spec(module) is None:
-        return
-    app.add_typer(import_module(module).app)
-
-
-_mount("qsm_ai.network.commands", needs="torch")
-_mount("qsm_ai.benchmark.commands", needs="qsm_ci")
-_mount("qsm_ai.serve", needs="tritonclient")
-_mount("qsm_ai.inference.commands", needs="tritonclient")
-_mount("qsm_ai.api.keys_commands", needs="sqlalchemy")
+for part in PARTS:
+    mount(app, part)

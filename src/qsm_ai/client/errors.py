@@ -32,6 +32,11 @@ class ServiceError(Exception):
         super().__init__(detail)
         self.code, self.detail, self.mend, self.status, self.file = code, detail, mend, status, file
 
+    @property
+    def sentence(self) -> str:
+        """What is wrong, as the exceptions of other parts call it."""
+        return self.detail
+
     def __str__(self) -> str:
         where = f"{self.file}: " if self.file else ""
         return f"{where}{self.detail} {self.mend}".strip()

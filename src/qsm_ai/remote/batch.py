@@ -1,0 +1,131 @@
+"""Many scans: so many at once, each written down when it is done, none held up by another's failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from qsm_ai.client import ServiceError
+from qsm_ai.remote.engines import Engine
+from qsm_ai.remote.ledger import Ledger, key_of
+from qsm_ai.remote.results import describe_dataset
+from qsm_ai.remote.scans import RESULTS, FoundScan
+from qsm_ai.scan import Refusal
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a scan: ``done``, ``there`` (from an earlier run) or ``failed``."""
+
+    scan: str
+    state: str
+    score: float | None = None
+    problem: str | None = None
+
+
+class Display(Protocol):
+    """Who shows a batch."""
+
+    def began(self, scan: str) -> None:
+        """A scan is being worked on."""
+
+    def at(self, scan: str, title: str, fraction: float) -> None:
+        """How far it is."""
+
+    def ended(self, ended: Ended) -> None:
+        """It needs nothing more."""
+
+
+async def run_batch(
+    scans: Sequence[FoundScan],
+    engine: Engine,
+    output: Path,
+    options: Mapping[str, Any],
+    *,
+    at_once: int,
+    display: Display,
+) -> list[Ended]:
+    """Reconstruct scans into ``output/derivatives/qsm-ai``.
+
+    Parameters
+    ----------
+    scans : sequence of FoundScan
+    engine : Engine
+    output : Path
+    options : mapping
+        What makes another result of the same files.
+    at_once : int
+        Scans on their way at a time.
+    display : Display
+
+    Returns
+    -------
+    list of Ended
+        In the order of the scans.
+
+    Raises
+    ------
+    OutputRefusal
+        If the results cannot be written.
+    """
+    ledger = Ledger(output / RESULTS)
+    describe_dataset(output / RESULTS)
+    turn = asyncio.Semaphore(at_once)
+
+    async def one(scan: FoundScan) -> Ended:
+        async with turn:
+            display.began(scan.name)
+            ended = await _one(scan, engine, output, options, ledger, display)
+            display.ended(ended)
+            return ended
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(scan)) for scan in scans]
+    return [task.result() for task in tasks]
+
+
+async def _one(
+    scan: FoundScan,
+    engine: Engine,
+    output: Path,
+    options: Mapping[str, Any],
+    ledger: Ledger,
+    display: Display,
+) -> Ended:
+    key = await asyncio.to_thread(key_of, _files(scan), options)
+    entry = ledger.get(scan.name, key)
+    if ledger.is_done(scan.name, key):
+        return Ended(scan.name, "there", entry.score)
+
+    def note(job: str) -> None:
+        nonlocal entry
+        entry = ledger.note(scan.name, entry, job=job, state="open", problem=None)
+
+    try:
+        made = await engine.run(
+            scan, entry, output / scan.results, lambda *told: display.at(scan.name, *told), note
+        )
+    except (ServiceError, Refusal) as error:
+        ledger.note(scan.name, entry, state="failed", problem=str(error))
+        return Ended(scan.name, "failed", problem=str(error))
+    except OSError as error:
+        problem = f"A file could not be read or written ({error.strerror})."
+        ledger.note(scan.name, entry, state="failed", problem=problem)
+        return Ended(scan.name, "failed", problem=problem)
+    below = scan.results.relative_to(RESULTS)
+    files = tuple(str(below / file) for file in made.files)
+    ledger.note(scan.name, entry, state="done", files=files, score=made.score, problem=None)
+    return Ended(scan.name, "done", made.score)
+
+
+def _files(scan: FoundScan) -> list[tuple[str, Path]]:
+    if scan.source is not None:
+        return [("source", path) for path in sorted(scan.source.rglob("*")) if path.is_file()]
+    return [
+        *(("phase", path) for path in scan.phase),
+        *(("magnitude", path) for path in scan.magnitude),
+        *(("mask", path) for path in (scan.mask,) if path is not None),
+    ]

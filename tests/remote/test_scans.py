@@ -1,0 +1,85 @@
+"""Scans are found in BIDS datasets and in folders whose layout nobody planned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qsm_ai.remote.scans import FoundScan, find_scans
+
+
+def found_in(root: Path, *files: str) -> dict[str, FoundScan]:
+    for file in files:
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return {scan.name: scan for scan in find_scans(root)}
+
+
+def names(paths: tuple[Path, ...]) -> list[str]:
+    return [path.name for path in paths]
+
+
+def test_a_bids_dataset_holds_a_scan_per_run(tmp_path: Path) -> None:
+    scans = found_in(
+        tmp_path,
+        *(
+            f"sub-01/ses-a/anat/sub-01_ses-a_run-{run}_echo-{echo}_part-{part}_MEGRE.{ending}"
+            for run in (1, 2)
+            for echo in (1, 2, 10)
+            for part in ("phase", "mag")
+            for ending in ("nii.gz", "json")
+        ),
+        "sub-02/anat/sub-02_part-phase_MEGRE.nii.gz",
+        "sub-02/anat/sub-02_T1w.nii.gz",
+        "sub-03/anat/sub-03_T1w.nii.gz",
+        "derivatives/qsm-ai/sub-02/anat/sub-02_part-phase_Chimap.nii.gz",
+    )
+    assert list(scans) == ["sub-01_ses-a_run-1", "sub-01_ses-a_run-2", "sub-02"]
+    first = scans["sub-01_ses-a_run-1"]
+    assert names(first.phase) == [f"sub-01_ses-a_run-1_echo-{n}_part-phase_MEGRE.nii.gz" for n in (1, 2, 10)]
+    assert names(first.magnitude) == [
+        f"sub-01_ses-a_run-1_echo-{n}_part-mag_MEGRE.nii.gz" for n in (1, 2, 10)
+    ]
+    assert first.results == Path("derivatives/qsm-ai/sub-01/ses-a/anat")
+    assert scans["sub-02"].magnitude == ()
+
+
+def test_a_folder_per_scan(tmp_path: Path) -> None:
+    scans = found_in(
+        tmp_path,
+        "Alpha/phase.nii.gz", "Alpha/mag.nii.gz", "Alpha/mask.nii.gz",
+        "beta/deep/ph_e1.nii", "beta/deep/ph_e2.nii", "beta/deep/mag_e1.nii", "beta/deep/mag_e2.nii",
+        ".hidden/phase.nii",
+    )  # fmt: skip
+    assert list(scans) == ["Alpha", "beta_deep"]
+    assert scans["Alpha"].mask == tmp_path / "Alpha/mask.nii.gz"
+    assert names(scans["beta_deep"].phase) == ["ph_e1.nii", "ph_e2.nii"]
+    assert scans["Alpha"].results == Path("derivatives/qsm-ai/Alpha")
+
+
+def test_all_scans_in_one_folder_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    scans = found_in(
+        tmp_path, *(f"{who}_{what}.nii.gz" for who in ("ann", "bob") for what in ("phase", "mag"))
+    )
+    assert list(scans) == ["ann", "bob"]
+    assert names(scans["bob"].phase + scans["bob"].magnitude) == ["bob_phase.nii.gz", "bob_mag.nii.gz"]
+
+
+def test_one_scan_alone_is_named_after_its_folder(tmp_path: Path) -> None:
+    root = tmp_path / "visit 3"
+    assert list(found_in(root, "phase.nii", "magnitude.nii")) == ["visit_3"]
+
+
+def test_a_folder_of_dicom_files_is_a_scan(tmp_path: Path) -> None:
+    scans = found_in(tmp_path, "one/series/IM001", "two/a.dcm", "notes/readme.txt")
+    assert {name: scan.source for name, scan in scans.items()} == {
+        "one": tmp_path / "one",
+        "two": tmp_path / "two",
+    }
+
+
+@pytest.mark.parametrize("files", [(), ("sub-01/anat/sub-01_T1w.nii.gz",), ("a/magnitude.nii",)])
+def test_where_no_phase_is_there_is_no_scan(tmp_path: Path, files: tuple[str, ...]) -> None:
+    assert found_in(tmp_path, *files) == {}
