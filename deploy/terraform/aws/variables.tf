@@ -78,12 +78,60 @@ variable "gpu" {
 }
 
 variable "backend" {
-  description = "Fargate tasks of the backend: CPU units, memory in MiB, fewest and most tasks."
+  description = "Fargate tasks that take scans and show maps: CPU units, memory in MiB, fewest and most tasks."
   type = object({
-    cpu    = optional(number, 2048)
+    cpu    = optional(number, 1024)
+    memory = optional(number, 4096)
+    min    = optional(number, 1)
+    max    = optional(number, 6)
+  })
+  default = {}
+}
+
+variable "worker" {
+  description = "Fargate tasks that compute jobs: CPU units, memory in MiB, fewest and most tasks, on spot capacity or not."
+  type = object({
+    cpu    = optional(number, 4096)
     memory = optional(number, 8192)
     min    = optional(number, 1)
     max    = optional(number, 6)
+    spot   = optional(bool, false)
+  })
+  default = {}
+
+  validation {
+    condition     = 1 <= var.worker.min && var.worker.min <= var.worker.max
+    error_message = "1 <= min <= max must hold; without a worker nobody computes."
+  }
+}
+
+variable "oidc" {
+  description = "Who signs people in, beside API keys: issuer and audience; the role or the e-mail domains that are let in."
+  type = object({
+    issuer        = string
+    audience      = string
+    user_role     = optional(string, "")
+    email_domains = optional(list(string), [])
+  })
+  default = null
+
+  validation {
+    condition     = var.oidc == null ? true : startswith(var.oidc.issuer, "https://")
+    error_message = "The issuer is a URL that begins with https://."
+  }
+}
+
+variable "log_user_key_secret_arn" {
+  description = "Secret with which logs hash users, made in the folder account; null lets each task make its own."
+  type        = string
+  default     = null
+}
+
+variable "waf" {
+  description = "A web application firewall in front: on or off, and requests that one address may make in five minutes."
+  type = object({
+    enabled                = optional(bool, false)
+    requests_per_5_minutes = optional(number, 6000)
   })
   default = {}
 }

@@ -22,6 +22,11 @@ override_data {
 }
 
 override_data {
+  target = module.log_key.data.aws_caller_identity.me
+  values = { account_id = "123456789012" }
+}
+
+override_data {
   target = module.observability.data.aws_caller_identity.me
   values = { account_id = "123456789012" }
 }
@@ -109,6 +114,7 @@ run "the_network_gives_no_machine_a_public_address" {
     cidr               = "10.40.0.0/16"
     zones              = ["eu-central-1a", "eu-central-1b"]
     log_retention_days = 30
+    log_key_arn        = "arn:aws:kms:eu-central-1:123456789012:key/3"
   }
 
   assert {
@@ -138,7 +144,7 @@ run "the_database_is_private_encrypted_and_guarded" {
     name                = "qsm-test"
     vpc_id              = "vpc-1"
     subnet_ids          = ["subnet-1", "subnet-2"]
-    client_group_id     = "sg-1"
+    client_group_ids    = { backend = "sg-1", worker = "sg-2" }
     instance_class      = "db.t4g.small"
     storage_gb          = 20
     multi_az            = true
@@ -166,7 +172,7 @@ run "the_database_is_private_encrypted_and_guarded" {
   }
 
   assert {
-    condition     = aws_vpc_security_group_ingress_rule.backend.referenced_security_group_id == "sg-1"
+    condition     = toset([for rule in aws_vpc_security_group_ingress_rule.client : rule.referenced_security_group_id]) == toset(["sg-1", "sg-2"])
     error_message = "Somebody else than the backend may connect."
   }
 }
@@ -182,9 +188,10 @@ run "triton_is_inside_and_its_nodes_are_tainted" {
     name               = "qsm-test"
     vpc_id             = "vpc-1"
     subnet_ids         = ["subnet-1", "subnet-2"]
-    client_group_id    = "sg-1"
+    client_group_ids   = { backend = "sg-1", worker = "sg-2" }
     admin_cidrs        = []
     log_retention_days = 30
+    log_key_arn        = "arn:aws:kms:eu-central-1:123456789012:key/3"
     gpu                = { instance_type = "g4dn.xlarge", min = 0, max = 4, desired = 1, spot = false }
   }
 
@@ -194,7 +201,7 @@ run "triton_is_inside_and_its_nodes_are_tainted" {
   }
 
   assert {
-    condition     = aws_vpc_security_group_ingress_rule.backend.referenced_security_group_id == "sg-1"
+    condition     = toset([for rule in aws_vpc_security_group_ingress_rule.client : rule.referenced_security_group_id]) == toset(["sg-1", "sg-2"])
     error_message = "Somebody else than the backend may ask Triton."
   }
 
@@ -222,19 +229,23 @@ run "the_door_is_tls_and_leads_each_path_to_its_tier" {
   }
 
   variables {
-    name               = "qsm-test"
-    region             = "eu-central-1"
-    vpc_id             = "vpc-1"
-    vpc_cidr           = "10.40.0.0/16"
-    public_subnet_ids  = ["subnet-1", "subnet-2"]
-    private_subnet_ids = ["subnet-3", "subnet-4"]
-    backend            = { cpu = 2048, memory = 8192, min = 1, max = 6 }
-    triton_address     = "triton.internal:8001"
-    bucket             = "scans"
-    bucket_arn         = "arn:aws:s3:::scans"
-    bucket_key_arn     = "arn:aws:kms:eu-central-1:123456789012:key/1"
-    log_bucket         = "logs"
-    log_retention_days = 30
+    name                    = "qsm-test"
+    region                  = "eu-central-1"
+    vpc_id                  = "vpc-1"
+    vpc_cidr                = "10.40.0.0/16"
+    public_subnet_ids       = ["subnet-1", "subnet-2"]
+    private_subnet_ids      = ["subnet-3", "subnet-4"]
+    backend                 = { cpu = 1024, memory = 4096, min = 1, max = 6 }
+    worker                  = { cpu = 4096, memory = 8192, min = 1, max = 6, spot = true }
+    log_user_key_secret_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:log"
+    oidc                    = { issuer = "https://id.example.org", audience = "qsm-ai", user_role = "", email_domains = ["example.org"] }
+    triton_address          = "triton.internal:8001"
+    bucket                  = "scans"
+    bucket_arn              = "arn:aws:s3:::scans"
+    bucket_key_arn          = "arn:aws:kms:eu-central-1:123456789012:key/1"
+    log_bucket              = "logs"
+    log_retention_days      = 30
+    log_key_arn             = "arn:aws:kms:eu-central-1:123456789012:key/3"
     database = {
       host       = "db.internal"
       name       = "qsm"
@@ -274,7 +285,7 @@ run "the_door_is_tls_and_leads_each_path_to_its_tier" {
   }
 
   assert {
-    condition     = length(aws_iam_role_policy.start) == 2 && aws_iam_role_policy.bucket.name == "bucket"
+    condition     = length(aws_iam_role_policy.start) == 3 && toset(keys(aws_iam_role_policy.bucket)) == toset(["backend", "worker"])
     error_message = "Roles are missing."
   }
 
@@ -298,6 +309,24 @@ run "the_door_is_tls_and_leads_each_path_to_its_tier" {
       jsondecode(task.container_definitions)[0].user == "10001:10001"
     ])
     error_message = "A container may write to its image, or runs as root."
+  }
+
+  assert {
+    condition = alltrue([
+      for wanted, value in { QSM_ACCESS = "keys,oidc", QSM_OIDC_ISSUER = "https://id.example.org", QSM_WORKERS = "0" } :
+      contains(jsondecode(aws_ecs_task_definition.tier["backend"].container_definitions)[0].environment, { name = wanted, value = value })
+    ])
+    error_message = "Everybody is let in, or the gateway computes."
+  }
+
+  assert {
+    condition     = jsondecode(aws_ecs_task_definition.tier["worker"].container_definitions)[0].entryPoint == ["qsm-ai", "worker"] && length(aws_ecs_service.tier["worker"].load_balancer) == 0
+    error_message = "Nobody computes, or who computes is reachable."
+  }
+
+  assert {
+    condition     = one(aws_ecs_service.tier["worker"].capacity_provider_strategy).capacity_provider == "FARGATE_SPOT" && one(aws_ecs_service.tier["backend"].capacity_provider_strategy).capacity_provider == "FARGATE"
+    error_message = "Workers are not on the capacity that was wished for, or the gateway may be taken away."
   }
 
   assert {
@@ -327,4 +356,46 @@ run "a_wish_outside_its_bounds_is_refused" {
   }
 
   expect_failures = [var.gpu]
+}
+
+run "the_firewall_counts_bodies_and_stops_floods" {
+  command = plan
+
+  module {
+    source = "./modules/waf"
+  }
+
+  variables {
+    name                   = "qsm-test"
+    load_balancer_arn      = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/qsm-test/1"
+    requests_per_5_minutes = 6000
+  }
+
+  assert {
+    condition = anytrue([
+      for rule in aws_wafv2_web_acl.this.rule : try(rule.statement[0].rate_based_statement[0].limit == 6000, false)
+    ])
+    error_message = "One address may ask for as much as it likes."
+  }
+
+  assert {
+    condition = alltrue([
+      for rule in aws_wafv2_web_acl.this.rule :
+      try(anytrue([
+        for override in rule.statement[0].managed_rule_group_statement[0].rule_action_override :
+        override.name == "SizeRestrictions_BODY" && length(override.action_to_use[0].count) == 1
+      ]), false) if rule.name == "AWSManagedRulesCommonRuleSet"
+    ])
+    error_message = "Scans would be taken for attacks."
+  }
+}
+
+run "nobody_computes_is_refused" {
+  command = plan
+
+  variables {
+    worker = { min = 0 }
+  }
+
+  expect_failures = [var.worker]
 }

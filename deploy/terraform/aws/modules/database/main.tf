@@ -13,7 +13,7 @@ resource "aws_db_subnet_group" "this" {
 
 resource "aws_security_group" "this" {
   name_prefix = "${var.name}-database-"
-  description = "PostgreSQL, from the backend only"
+  description = "PostgreSQL, from the backend and its workers only"
   vpc_id      = var.vpc_id
 
   lifecycle {
@@ -21,10 +21,12 @@ resource "aws_security_group" "this" {
   }
 }
 
-resource "aws_vpc_security_group_ingress_rule" "backend" {
+resource "aws_vpc_security_group_ingress_rule" "client" {
+  for_each = var.client_group_ids
+
   security_group_id            = aws_security_group.this.id
-  description                  = "the backend"
-  referenced_security_group_id = var.client_group_id
+  description                  = each.key
+  referenced_security_group_id = each.value
   ip_protocol                  = "tcp"
   from_port                    = 5432
   to_port                      = 5432

@@ -13,9 +13,9 @@ variable "subnet_ids" {
   type        = list(string)
 }
 
-variable "client_group_id" {
-  description = "Security group of who may connect."
-  type        = string
+variable "client_group_ids" {
+  description = "Security groups of who may connect, by tier."
+  type        = map(string)
 }
 
 variable "instance_class" {

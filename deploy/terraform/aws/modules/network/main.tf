@@ -114,6 +114,7 @@ resource "aws_vpc_endpoint" "s3" {
 resource "aws_cloudwatch_log_group" "flow" {
   name              = "/${var.name}/vpc"
   retention_in_days = var.log_retention_days
+  kms_key_id        = var.log_key_arn
 }
 
 data "aws_iam_policy_document" "flow_assume" {

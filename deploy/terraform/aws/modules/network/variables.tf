@@ -17,3 +17,8 @@ variable "log_retention_days" {
   description = "How long flow logs are kept."
   type        = number
 }
+
+variable "log_key_arn" {
+  description = "The key that encrypts log groups."
+  type        = string
+}

@@ -1,6 +1,25 @@
-# Backend and frontend as Fargate services: read-only root, no shell access, a role of their own each.
+# Backend, workers and frontend as Fargate services: read-only root, no shell access, a role of their own each.
 
 locals {
+  data = {
+    QSM_TRITON_URL   = var.triton_address
+    QSM_STORAGE_URL  = "s3://${var.bucket}/objects"
+    QSM_DATABASE_URL = "postgresql+psycopg://qsm@${var.database.host}:5432/${var.database.name}?sslmode=require"
+    AWS_REGION       = var.region
+  }
+  access = merge({ QSM_ACCESS = var.oidc == null ? "keys" : "keys,oidc" }, var.oidc == null ? {} : {
+    QSM_OIDC_ISSUER        = var.oidc.issuer
+    QSM_OIDC_AUDIENCE      = var.oidc.audience
+    QSM_OIDC_USER_ROLE     = var.oidc.user_role
+    QSM_OIDC_EMAIL_DOMAINS = join(",", var.oidc.email_domains)
+  })
+  # PGPASSWORD is read by the PostgreSQL client library itself, so that no URL holds a password. With the other one logs
+  # hash users, the same on all machines.
+  secrets = merge(
+    { PGPASSWORD = "${var.database.secret_arn}:password::" },
+    var.log_user_key_secret_arn == null ? {} : { QSM_LOG_USER_KEY = var.log_user_key_secret_arn },
+  )
+
   tiers = {
     backend = {
       image  = var.images.backend
@@ -10,15 +29,28 @@ locals {
       min    = var.backend.min
       max    = var.backend.max
       health = "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"
-      environment = {
-        QSM_TRITON_URL   = var.triton_address
-        QSM_STORAGE_URL  = "s3://${var.bucket}/objects"
-        QSM_DATABASE_URL = "postgresql+psycopg://qsm@${var.database.host}:5432/${var.database.name}?sslmode=require"
+      environment = merge(local.data, local.access, {
+        QSM_WORKERS      = "0"
         QSM_CORS_ORIGINS = "https://${var.domain}"
-        AWS_REGION       = var.region
-      }
-      # Read by the PostgreSQL client library itself, so that no URL holds a password.
-      secrets = { PGPASSWORD = "${var.database.secret_arn}:password::" }
+      })
+      entry   = null
+      secrets = local.secrets
+      busy    = 60
+    }
+    # The same image with another command; it takes jobs from the database and answers nobody.
+    worker = {
+      image       = var.images.backend
+      port        = null
+      cpu         = var.worker.cpu
+      memory      = var.worker.memory
+      min         = var.worker.min
+      max         = var.worker.max
+      health      = null
+      environment = merge(local.data, { QSM_WORKERS = "1" })
+      entry       = ["qsm-ai", "worker"]
+      secrets     = local.secrets
+      # One job keeps a worker's processors busy: where most are, jobs wait.
+      busy = 50
     }
     frontend = {
       image       = var.images.frontend
@@ -29,9 +61,12 @@ locals {
       max         = 4
       health      = "import urllib.request as r; r.urlopen('http://127.0.0.1:8501/_stcore/health', timeout=4)"
       environment = { QSM_API_URL = "http://backend.${var.name}:8000" }
+      entry       = null
       secrets     = {}
+      busy        = 60
     }
   }
+  doors = { for tier, is in local.tiers : tier => is if is.port != null }
 }
 
 resource "aws_ecs_cluster" "this" {
@@ -43,6 +78,11 @@ resource "aws_ecs_cluster" "this" {
   }
 }
 
+resource "aws_ecs_cluster_capacity_providers" "this" {
+  cluster_name       = aws_ecs_cluster.this.name
+  capacity_providers = ["FARGATE", "FARGATE_SPOT"]
+}
+
 resource "aws_service_discovery_http_namespace" "this" {
   name = var.name
 }
@@ -52,6 +92,7 @@ resource "aws_cloudwatch_log_group" "tier" {
 
   name              = "/${var.name}/${each.key}"
   retention_in_days = var.log_retention_days
+  kms_key_id        = var.log_key_arn
 }
 
 data "aws_iam_policy_document" "assume" {
@@ -64,7 +105,7 @@ data "aws_iam_policy_document" "assume" {
   }
 }
 
-# The role that starts a task: pull its image, write its log, read its one secret.
+# The role that starts a task: pull its image, write its log, read its secrets.
 resource "aws_iam_role" "start" {
   for_each = local.tiers
 
@@ -98,7 +139,7 @@ data "aws_iam_policy_document" "start" {
     content {
       sid       = "Secret"
       actions   = ["secretsmanager:GetSecretValue"]
-      resources = [var.database.secret_arn]
+      resources = compact([var.database.secret_arn, var.log_user_key_secret_arn])
     }
   }
 
@@ -120,7 +161,7 @@ resource "aws_iam_role_policy" "start" {
   policy = data.aws_iam_policy_document.start[each.key].json
 }
 
-# The role that a task has: the backend's bucket, and for the frontend nothing.
+# The role that a task has: the bucket for backend and workers, and for the frontend nothing.
 resource "aws_iam_role" "task" {
   for_each = local.tiers
 
@@ -154,8 +195,10 @@ data "aws_iam_policy_document" "bucket" {
 }
 
 resource "aws_iam_role_policy" "bucket" {
+  for_each = toset(["backend", "worker"])
+
   name   = "bucket"
-  role   = aws_iam_role.task["backend"].id
+  role   = aws_iam_role.task[each.key].id
   policy = data.aws_iam_policy_document.bucket.json
 }
 
@@ -172,7 +215,7 @@ resource "aws_security_group" "tier" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "door" {
-  for_each = local.tiers
+  for_each = local.doors
 
   security_group_id            = aws_security_group.tier[each.key].id
   description                  = "the load balancer"
@@ -244,19 +287,23 @@ resource "aws_ecs_task_definition" "tier" {
   container_definitions = jsonencode([{
     name                   = each.key
     image                  = each.value.image
+    entryPoint             = each.value.entry
     essential              = true
     readonlyRootFilesystem = true
     user                   = "10001:10001"
     stopTimeout            = 110
-    portMappings           = [{ name = each.key, containerPort = each.value.port, protocol = "tcp", appProtocol = "http" }]
-    environment            = [for name, value in each.value.environment : { name = name, value = value }]
-    secrets                = [for name, value in each.value.secrets : { name = name, valueFrom = value }]
+    portMappings = [
+      for port in compact([each.value.port]) :
+      { name = each.key, containerPort = tonumber(port), protocol = "tcp", appProtocol = "http" }
+    ]
+    environment = [for name, value in each.value.environment : { name = name, value = value }]
+    secrets     = [for name, value in each.value.secrets : { name = name, valueFrom = value }]
     mountPoints = [
       { sourceVolume = "tmp", containerPath = "/tmp", readOnly = false },
       { sourceVolume = "data", containerPath = "/data", readOnly = false },
     ]
     linuxParameters = { initProcessEnabled = true, capabilities = { drop = ["ALL"] } }
-    healthCheck = {
+    healthCheck = each.value.health == null ? null : {
       command     = ["CMD", "python", "-c", each.value.health]
       interval    = 15
       timeout     = 5
@@ -281,9 +328,8 @@ resource "aws_ecs_service" "tier" {
   cluster         = aws_ecs_cluster.this.id
   task_definition = aws_ecs_task_definition.tier[each.key].arn
   desired_count   = each.value.min
-  launch_type     = "FARGATE"
 
-  health_check_grace_period_seconds  = 90
+  health_check_grace_period_seconds  = each.value.port == null ? null : 90
   deployment_minimum_healthy_percent = 100
   deployment_maximum_percent         = 200
   enable_execute_command             = false
@@ -293,32 +339,44 @@ resource "aws_ecs_service" "tier" {
     rollback = true
   }
 
+  # A job whose worker is taken away goes on with another.
+  capacity_provider_strategy {
+    capacity_provider = each.key == "worker" && var.worker.spot ? "FARGATE_SPOT" : "FARGATE"
+    weight            = 1
+  }
+
   network_configuration {
     subnets          = var.private_subnet_ids
     security_groups  = [aws_security_group.tier[each.key].id]
     assign_public_ip = false
   }
 
-  load_balancer {
-    target_group_arn = aws_lb_target_group.tier[each.key].arn
-    container_name   = each.key
-    container_port   = each.value.port
+  dynamic "load_balancer" {
+    for_each = compact([each.value.port])
+    content {
+      target_group_arn = aws_lb_target_group.tier[each.key].arn
+      container_name   = each.key
+      container_port   = load_balancer.value
+    }
   }
 
-  service_connect_configuration {
-    enabled   = true
-    namespace = aws_service_discovery_http_namespace.this.arn
+  dynamic "service_connect_configuration" {
+    for_each = compact([each.value.port])
+    content {
+      enabled   = true
+      namespace = aws_service_discovery_http_namespace.this.arn
 
-    service {
-      port_name = each.key
-      client_alias {
-        port     = each.value.port
-        dns_name = "${each.key}.${var.name}"
-      }
-      # An upload of a scan takes as long as it takes.
-      timeout {
-        per_request_timeout_seconds = 0
-        idle_timeout_seconds        = 900
+      service {
+        port_name = each.key
+        client_alias {
+          port     = service_connect_configuration.value
+          dns_name = "${each.key}.${var.name}"
+        }
+        # An upload of a scan takes as long as it takes.
+        timeout {
+          per_request_timeout_seconds = 0
+          idle_timeout_seconds        = 900
+        }
       }
     }
   }
@@ -327,7 +385,7 @@ resource "aws_ecs_service" "tier" {
     ignore_changes = [desired_count]
   }
 
-  depends_on = [aws_lb_listener.secure, aws_lb_listener_rule.api]
+  depends_on = [aws_lb_listener.secure, aws_lb_listener_rule.api, aws_ecs_cluster_capacity_providers.this]
 }
 
 resource "aws_appautoscaling_target" "tier" {
@@ -350,7 +408,7 @@ resource "aws_appautoscaling_policy" "cpu" {
   resource_id        = aws_appautoscaling_target.tier[each.key].resource_id
 
   target_tracking_scaling_policy_configuration {
-    target_value       = 60
+    target_value       = local.tiers[each.key].busy
     scale_in_cooldown  = 600
     scale_out_cooldown = 60
     predefined_metric_specification {

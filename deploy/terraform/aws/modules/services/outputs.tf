@@ -1,6 +1,11 @@
-output "backend_security_group_id" {
-  description = "Security group of the backend's tasks."
-  value       = aws_security_group.tier["backend"].id
+output "backend_security_group_ids" {
+  description = "Security groups of the tasks that need database and Triton, by tier."
+  value       = { for tier in ["backend", "worker"] : tier => aws_security_group.tier[tier].id }
+}
+
+output "load_balancer_arn" {
+  description = "The load balancer."
+  value       = aws_lb.this.arn
 }
 
 output "load_balancer_dns_name" {

@@ -61,6 +61,32 @@ variable "backend" {
   })
 }
 
+variable "worker" {
+  description = "Tasks that compute: CPU units, memory in MiB, fewest and most, on spot capacity or not."
+  type = object({
+    cpu    = number
+    memory = number
+    min    = number
+    max    = number
+    spot   = bool
+  })
+}
+
+variable "oidc" {
+  description = "Who signs people in, beside API keys; null for nobody."
+  type = object({
+    issuer        = string
+    audience      = string
+    user_role     = string
+    email_domains = list(string)
+  })
+}
+
+variable "log_user_key_secret_arn" {
+  description = "Secret with which logs hash users, made in the folder account; null lets each task make its own."
+  type        = string
+}
+
 variable "triton_address" {
   description = "host:port of Triton's gRPC."
   type        = string
@@ -99,4 +125,9 @@ variable "database" {
 variable "log_retention_days" {
   description = "How long logs are kept."
   type        = number
+}
+
+variable "log_key_arn" {
+  description = "The key that encrypts log groups."
+  type        = string
 }

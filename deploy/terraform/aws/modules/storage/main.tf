@@ -110,6 +110,13 @@ resource "aws_s3_bucket_lifecycle_configuration" "logs" {
   }
 }
 
+# Who fetched what; objects bear the ids of jobs, never names of patients.
+resource "aws_s3_bucket_logging" "scans" {
+  bucket        = aws_s3_bucket.scans.id
+  target_bucket = aws_s3_bucket.logs.id
+  target_prefix = "scans/"
+}
+
 data "aws_iam_policy_document" "tls_only" {
   for_each = local.buckets
 
@@ -135,12 +142,12 @@ data "aws_iam_policy_document" "tls_only" {
   dynamic "statement" {
     for_each = each.key == "logs" ? [1] : []
     content {
-      sid       = "LoadBalancerLogs"
+      sid       = "Logs"
       actions   = ["s3:PutObject"]
       resources = ["${each.value.arn}/*"]
       principals {
         type        = "Service"
-        identifiers = ["logdelivery.elasticloadbalancing.amazonaws.com"]
+        identifiers = ["logdelivery.elasticloadbalancing.amazonaws.com", "logging.s3.amazonaws.com"]
       }
       condition {
         test     = "StringEquals"

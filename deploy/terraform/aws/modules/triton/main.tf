@@ -46,6 +46,7 @@ resource "aws_iam_role_policy_attachment" "node" {
 resource "aws_cloudwatch_log_group" "cluster" {
   name              = "/aws/eks/${var.name}/cluster"
   retention_in_days = var.log_retention_days
+  kms_key_id        = var.log_key_arn
 }
 
 resource "aws_eks_cluster" "this" {
@@ -53,7 +54,7 @@ resource "aws_eks_cluster" "this" {
   role_arn = aws_iam_role.cluster.arn
   version  = var.kubernetes_version
 
-  enabled_cluster_log_types = ["api", "audit", "authenticator"]
+  enabled_cluster_log_types = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
 
   access_config {
     authentication_mode                         = "API"
@@ -185,7 +186,7 @@ resource "aws_eks_node_group" "gpu" {
 
 resource "aws_security_group" "balancer" {
   name_prefix = "${var.name}-triton-"
-  description = "Triton's gRPC, from the backend only"
+  description = "Triton's gRPC, from the backend and its workers only"
   vpc_id      = var.vpc_id
 
   lifecycle {
@@ -193,10 +194,12 @@ resource "aws_security_group" "balancer" {
   }
 }
 
-resource "aws_vpc_security_group_ingress_rule" "backend" {
+resource "aws_vpc_security_group_ingress_rule" "client" {
+  for_each = var.client_group_ids
+
   security_group_id            = aws_security_group.balancer.id
-  description                  = "the backend"
-  referenced_security_group_id = var.client_group_id
+  description                  = each.key
+  referenced_security_group_id = each.value
   ip_protocol                  = "tcp"
   from_port                    = 8001
   to_port                      = 8001

@@ -13,9 +13,9 @@ variable "subnet_ids" {
   type        = list(string)
 }
 
-variable "client_group_id" {
-  description = "Security group of who may ask Triton."
-  type        = string
+variable "client_group_ids" {
+  description = "Security groups of who may ask Triton, by tier."
+  type        = map(string)
 }
 
 variable "admin_cidrs" {
@@ -49,4 +49,9 @@ variable "grpc_node_port" {
   description = "Port of every node that leads to Triton's gRPC; deploy/kubernetes/overlays/eks names the same."
   type        = number
   default     = 30801
+}
+
+variable "log_key_arn" {
+  description = "The key that encrypts log groups."
+  type        = string
 }
