@@ -117,7 +117,7 @@ def test_all_three_come_up_on_free_ports_and_go_down_on_ctrl_c(tmp_path: Path) -
             assert ask(page, "/_stcore/health")[0] == http.client.OK
             assert ask(api, "/readyz")[0] == http.client.OK
             everything = family(running.process.pid)
-            for word in ("tritonserver", "qsm_ai.api", "streamlit", "python_backend_stub"):
+            for word in ("tritonserver", "qsm_ai.api", "qsm_ai.ui", "python_backend_stub"):
                 assert any(runs(pid, word) for pid in everything)
 
             with serving(tmp_path / "data") as second:
@@ -138,7 +138,7 @@ def test_all_three_come_up_on_free_ports_and_go_down_on_ctrl_c(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("victim", "said"),
     [
-        ("streamlit", "Page ended by itself (killed by signal 9). Its log ends:"),
+        ("qsm_ai.ui", "Page ended by itself (killed by signal 9). Its log ends:"),
         ("tritonserver", "Triton ended by itself (killed by signal 9). Its log ends:"),
         ("python_backend_stub", "The process that runs the network in Triton was killed"),
     ],

@@ -175,12 +175,11 @@ class Supervisor:
         """Start all three; they come up side by side."""
         self.tiers.append(Tier("Triton", self._triton.launch(), self._triton_trouble))
         self._add("Backend", "backend", [sys.executable, "-m", "qsm_ai.api"], self._backend_trouble)
-        page = Path(__file__).parent / "ui" / "app.py"
         self._add(
             "Page",
             "page",
             [
-                sys.executable, "-m", "streamlit", "run", str(page),
+                sys.executable, "-m", "qsm_ai.ui",
                 f"--server.address={HOST}", f"--server.port={self.addresses.page}", "--server.headless=true",
                 "--server.fileWatcherType=none", "--browser.gatherUsageStats=false",
             ],

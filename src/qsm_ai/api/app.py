@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from qsm_ai import __version__
 from qsm_ai.api import problems, security
 from qsm_ai.api.context import Context
-from qsm_ai.api.middleware import QUIET, RequestMiddleware
+from qsm_ai.api.middleware import RequestMiddleware, is_untraced
 from qsm_ai.api.problems import ProblemDocument
 from qsm_ai.api.routes import account, admin, health, jobs, reconstruct, uploads
 from qsm_ai.api.settings import Settings
@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             "logs": False,
             "operation_spans": False,
             "auto_configure": False,
-            "exclude": lambda scope: scope["path"] in QUIET,
+            "exclude": is_untraced,
         },
     )
     app.state.context = Context(settings)

@@ -97,6 +97,13 @@ class RequestMiddleware:
             )
 
 
+def is_untraced(scope: Scope) -> bool:
+    """Whether a request is none of a trace: probes, and what clients ask again and again by themselves."""
+    return scope["path"] in QUIET or (
+        scope.get("method") in ("GET", "HEAD") and "traceparent" not in Headers(scope=scope)
+    )
+
+
 def level_of(status: int, path: str) -> int:
     """How loud a request is logged: 5xx is our fault, being asked to come again is not yet one.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from qsm_ai.ui import job_page, new_scan, session, style
+from qsm_ai.ui.measuring import drawing
 from qsm_ai.ui.notices import DISCLAIMER, escape
 
 
@@ -15,10 +16,11 @@ def main() -> None:
     with st.sidebar:
         _sidebar()
     job_id = session.current_job()
-    if job_id is None:
-        new_scan.page()
-    else:
-        job_page.page(job_id)
+    with drawing("scan" if job_id is None else "job"):
+        if job_id is None:
+            new_scan.page()
+        else:
+            job_page.page(job_id)
 
 
 def _sidebar() -> None:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
+from qsm_ai.ui.measuring import calling
 from qsm_ai.ui.submission import Submission
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -221,9 +222,11 @@ class Backend:
     def ready(self) -> bool:
         """Whether the whole service is ready to reconstruct."""
         try:
-            return self._http.get("/readyz", timeout=5).status_code == httpx.codes.OK
+            with calling("GET", "/readyz") as call:
+                call.status = self._http.get("/readyz", timeout=5).status_code
         except httpx.HTTPError:
             return False
+        return call.status == httpx.codes.OK
 
     def submit(self, submission: Submission) -> Job:
         """Send a scan; the job is queued when this returns."""
@@ -281,8 +284,10 @@ class Backend:
         ).content
 
     def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        with _as_problem():
-            answer = self._http.request(method, path, **arguments)
+        with _as_problem(), calling(method, path) as call:
+            headers = {**call.headers, **(arguments.pop("headers", None) or {})}
+            answer = self._http.request(method, path, headers=headers, **arguments)
+            call.status = answer.status_code
         if answer.is_success:
             return answer
         try:
