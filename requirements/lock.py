@@ -35,6 +35,7 @@ LAYERS: dict[str, list[str]] = {
     "test": [*EXTRAS["test"], *EXTRAS["bench"], *without_torch(EXTRAS["train"]), *TORCH_NEEDS],
     "reference": ["numpy", "onnx", "onnxruntime"],
     "build": [*PYPROJECT["build-system"]["requires"], "editables", "pip"],
+    "images": ["podman-compose"],
 }
 
 # Triton's environment is its own and shares no versions (docs/decisions/0001).
@@ -45,6 +46,7 @@ LAYERS["triton"] = [
 # Layers that must agree because they are installed into one environment.
 HELD_BY: dict[str, tuple[str, ...]] = {
     "runtime": (),
+    "images": ("runtime", "test"),
     "triton": (),
     "reference": ("runtime", "test"),
     "build": ("runtime", "test"),

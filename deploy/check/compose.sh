@@ -1,0 +1,112 @@
+# Sourced by images-check: compose.yaml as it is shipped, with the profile cpu, by podman. The proxy is Debian's nginx in
+# place of the image that cannot be had. What is promised of containers is looked at from inside and from outside.
+# shellcheck shell=bash disable=SC2154
+
+echo "Installing podman-compose"
+python3 -m venv "$work/tools"
+"$work/tools/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+  -r requirements/images.txt
+build docker.io/nginxinc/nginx-unprivileged:1.29-alpine deploy/check/proxy.Dockerfile
+
+project=qsm-ai-check
+port=$(free_port)
+door=http://127.0.0.1:$port
+export QSM_REGISTRY=localhost/qsm-ai QSM_VERSION=check QSM_PUBLIC_PORT=$port COMPOSE_PROFILES=cpu
+compose() {
+  "$work/tools/bin/podman-compose" --project-name "$project" --file deploy/compose.yaml --profile cpu "$@"
+}
+container() { podman ps --all --quiet --filter "label=com.docker.compose.project=$project" \
+  --filter "label=com.docker.compose.service=$1" | head -n 1; }
+stop_all() {
+  compose down --volumes --timeout 20
+  podman rm --all --force --time 5
+  podman network prune --force
+}
+wrong() {
+  echo "Wrong: $*" >&2
+  for tier in triton-is-cpu fastapi-be streamlit-fe proxy; do
+    echo "--- $tier" >&2
+    podman logs --tail 15 "$(container "$tier")" >&2 2>&1 || true
+  done
+  exit 1
+}
+seconds() { date +%s; }
+
+echo "Starting compose.yaml"
+compose up --detach --no-build >"$work/compose.log" 2>&1 || { tail -n 30 "$work/compose.log" >&2; wrong "compose up"; }
+until_answers "$door/readyz" "$door/_stcore/health" || wrong "the tiers do not get ready"
+
+triton=$(container triton-is-cpu) backend=$(container fastapi-be) frontend=$(container streamlit-fe)
+for tier in triton-is-cpu fastapi-be streamlit-fe proxy; do
+  id=$(container "$tier")
+  podman healthcheck run "$id" >/dev/null || wrong "$tier's health check"
+  [ "$(podman exec "$id" id -u)" -ne 0 ] || wrong "$tier runs as root"
+  podman exec "$id" grep -q '^CapEff:.0*$' /proc/1/status || wrong "$tier has capabilities"
+  podman exec "$id" grep -q '^NoNewPrivs:.1$' /proc/1/status || wrong "$tier may gain privileges"
+  ! podman exec "$id" sh -c 'echo >/written' 2>/dev/null || wrong "$tier can write to its root"
+  [ "$(podman inspect --format '{{.HostConfig.Memory}}' "$id")" -gt 0 ] || wrong "$tier has no limit of memory"
+done
+echo "Each tier is healthy by its own check, nobody's user, without capabilities, on a read-only root"
+
+# The private network: Triton answers on it, not on the proxy's other one, and leads nowhere.
+ask() { podman run --rm --network "$1" localhost/qsm-ai/base curl --silent --fail --max-time 5 --output /dev/null "$2"; }
+ask "${project}_private" http://triton-is:8000/v2/health/ready || wrong "Triton does not answer inside"
+! ask "${project}_edge" http://triton-is:8000/v2/health/ready || wrong "Triton answers on the edge"
+address=$(podman inspect --format "{{(index .NetworkSettings.Networks \"${project}_private\").IPAddress}}" "$triton")
+! ask "${project}_edge" "http://$address:8000/v2/health/ready" || wrong "Triton answers across networks"
+for tier in "$triton" "$frontend"; do
+  ! podman exec "$tier" python3 -c 'import socket; socket.create_connection(("1.1.1.1", 443), 3)' 2>/dev/null ||
+    wrong "the private network leads out"
+done
+[ "$(curl --silent --output /dev/null --write-out '%{http_code}' "$door/v2/health/ready")" = 404 ] || wrong "/v2 is served"
+echo "Triton is reached from the private network alone, and nothing on it reaches out"
+
+reconstruct "$door" || wrong "the sample"
+
+echo "A job is running, and the backend is told to end"
+state() { curl --fail --silent --max-time 20 "$door/api/v1/jobs/$1" | python3 -c 'import json, sys; print(json.load(sys.stdin)["state"])'; }
+job=$(curl --fail --silent --show-error "${scan[@]}" --form wait=0 "$door/api/v1/reconstruct" |
+  python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])')
+for _ in $(seq 60); do [ "$(state "$job")" != running ] || break; sleep 0.5; done
+[ "$(state "$job")" = running ] || wrong "the job does not run but is $(state "$job")"
+began=$(seconds)
+podman stop --time 60 "$backend" >/dev/null 2>&1
+took=$(($(seconds) - began))
+code=$(podman inspect --format '{{.State.ExitCode}}' "$backend")
+[ "$code" -ne 137 ] && [ "$took" -lt 60 ] || wrong "the backend was killed after $took s (exit status $code)"
+echo "It ended after $took s with $code"
+podman start "$backend" >/dev/null
+until_answers "$door/readyz" || wrong "the backend does not come back"
+for _ in $(seq 300); do
+  now=$(state "$job")
+  case $now in queued | running) sleep 1 ;; *) break ;; esac
+done
+[ "$now" = succeeded ] || [ "$now" = done ] || wrong "after the restart the job is $now"
+echo "Started again, it finished the job"
+
+echo "The process that runs the network is killed"
+podman exec "$triton" python3 -c '
+import os, signal
+from pathlib import Path
+for entry in Path("/proc").glob("[0-9]*"):
+    if (entry / "cmdline").read_bytes().split(b"\0")[0].endswith(b"python_backend_stub"):
+        os.kill(int(entry.name), signal.SIGKILL)'
+for _ in $(seq 60); do
+  [ "$(podman inspect --format '{{.State.Running}} {{.RestartCount}}' "$triton")" != "true 0" ] && break
+  sleep 0.5
+done
+restarts=$(podman inspect --format '{{.RestartCount}}' "$triton")
+[ "$restarts" -gt 0 ] || wrong "Triton goes on without its model"
+for _ in $(seq 120); do podman healthcheck run "$triton" >/dev/null 2>&1 && break; sleep 1; done
+podman healthcheck run "$triton" >/dev/null || wrong "Triton does not come back"
+until_answers "$door/readyz" || wrong "the service does not come back"
+echo "The container ended and was started again; the service is ready"
+
+for tier in triton-is-cpu streamlit-fe proxy; do
+  id=$(container "$tier")
+  began=$(seconds)
+  podman stop --time 30 "$id" >/dev/null 2>&1
+  code=$(podman inspect --format '{{.State.ExitCode}}' "$id")
+  [ "$code" -ne 137 ] || wrong "$tier does not end when told to"
+  echo "$tier ended within $(($(seconds) - began)) s of the signal, with $code"
+done
