@@ -20,6 +20,7 @@ from qsm_ai.inference.errors import ModelFileMissing, TritonStartFailed
 from qsm_ai.inference.ports import any_free, is_free
 from qsm_ai.inference.processes import Child
 from qsm_ai.inference.repository import MODEL, model_repository
+from qsm_ai.inference.traces import trace_arguments
 
 MEBIBYTE = 1 << 20
 TENSORS_STEP = 64 * MEBIBYTE
@@ -292,11 +293,12 @@ class TritonServer:
         ]
         if self._config_name:
             command.append(f"--model-config-name={self._config_name}")
+        variables = environment.variables() | self._variables
         return Child(
             "Triton",
-            command,
+            [*command, *trace_arguments(variables)],
             log=log,
-            environment=environment.variables() | self._variables,
+            environment=variables,
             litter=f"/dev/shm/*qsm_ai_{ports.grpc}_*",  # noqa: S108 - where Triton puts tensors
         )
 

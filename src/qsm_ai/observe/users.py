@@ -18,6 +18,22 @@ def set_user_key(key: bytes) -> None:
     _key = key
 
 
+def use_key(stated: str | None, folder: Path) -> None:
+    """Set the secret for this process: the one stated, or one that is kept in a folder.
+
+    Parameters
+    ----------
+    stated : str or None
+    folder : Path
+
+    Raises
+    ------
+    OSError
+        When none is stated and none can be kept.
+    """
+    set_user_key(stated.encode() if stated else kept_key(folder / "log-user.key"))
+
+
 def user_tag(owner: str) -> str:
     """The same in every line for the same user; without the key nobody can tell who it is, or try names.
 
