@@ -155,6 +155,76 @@ def accuracy(
 
 
 @benchmark.command()
+def calibrate(
+    heads: Annotated[
+        int, typer.Option(min=6, help="Heads, of which every third is kept from the fit to judge it.")
+    ] = 24,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="FreeSurfer labels of a head at 1 mm, for half of them."
+        ),
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option(file_okay=False, help="Keeps what was measured of each head, by weights.")
+    ] = Path("runs/calibration"),
+    calibration: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="JSON to write for the pipeline; the installed one if left out."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="JSON to write.")] = RESULTS
+    / "calibration.json",
+    docs: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Folder with model_card.md: its reliability is made anew."),
+    ] = None,
+) -> None:
+    """Calibrate the standard deviation of the map and the warning of unfamiliar scans, for these weights.
+
+    Heads of their own seeds, neither trained nor tested on, are reconstructed from phase and from a local
+    field. To be run whenever the weights change; an interrupted run goes on with the same command.
+    """
+    from qsm_ai.console import plain_errors
+
+    with plain_errors():
+        import qsm_ai.reconstruction
+        from qsm_ai.benchmark.calibration import FIRST_CALIBRATION_SEED, collect
+        from qsm_ai.benchmark.calibration import calibrate as fit
+        from qsm_ai.benchmark.labels import find_labels
+        from qsm_ai.benchmark.record import network_record, write_record
+        from qsm_ai.benchmark.reliability import write_reliability
+        from qsm_ai.inference.openvino import OpenVinoNetwork
+        from qsm_ai.inference.repository import model_file
+        from qsm_ai.io.outputs import require_writable
+        from qsm_ai.reconstruction.calibration import FILE
+
+        require_writable(output.parent)
+        network = OpenVinoNetwork()
+        used = network_record(network.name, model_file())
+        seeds = range(FIRST_CALIBRATION_SEED, FIRST_CALIBRATION_SEED + heads)
+        samples = collect(
+            folder / used["sha256"][:12],
+            seeds,
+            network,
+            find_labels(labels),
+            tell=lambda seed: typer.echo(f"head {seed - seeds.start + 1} of {heads}", err=True),
+        )
+        found, record = fit(samples)
+        target = calibration or Path(qsm_ai.reconstruction.__path__[0]) / FILE
+        target.write_text(json.dumps({"sha256": used["sha256"], **found}, indent=2) + "\n", encoding="utf-8")
+        write_record(output, ["qsm-ai", "benchmark", "calibrate", "--heads", str(heads)], used, **record)
+        for kind, judged in record.items():
+            told = judged["held_out"]
+            typer.echo(
+                f"{kind:8} {100 * told['within_one']:.1f} % within one, {100 * told['within_two']:.1f} % within "
+                f"two standard deviations; {100 * judged['false_alarms']:.0f} % of heads unfamiliar"
+            )
+        if docs is not None:
+            write_reliability(output, docs)
+    typer.echo(f"Written to {target} and {output}", err=True)
+
+
+@benchmark.command()
 def speed(
     shape: Annotated[int, typer.Option(min=24, max=512, help="Voxels along each axis, about.")] = 160,
     repeat: Annotated[int, typer.Option(min=1, help="Runs; the fastest of each stage counts.")] = 2,

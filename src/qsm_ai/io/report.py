@@ -21,6 +21,7 @@ SCORE_MEANINGS = {
     "residual_relative": "root mean square of that residual over that of the local field",
     "residual_chi_square": "median squared residual over its noise; 1 says that only noise is left",
     "consistency_weight": "weight of the network's map against the measured field, set by its noise",
+    "unfamiliarity": "how far the scan lies from those of the training; up to 1 it is like them",
 }
 PACKAGES = ("numpy", "scipy", "nibabel", "openvino", "tritonclient")
 

@@ -20,14 +20,18 @@ from qsm_ai.physics.r2star import r2star
 from qsm_ai.physics.referencing import reference
 from qsm_ai.physics.total_variation import total_variation
 from qsm_ai.physics.unwrapping import unwrap_echoes
+from qsm_ai.reconstruction.calibration import shipped_calibration
+from qsm_ai.reconstruction.evidence import Evidence
 from qsm_ai.reconstruction.inputs import SMOOTH, network_inputs, robust_scale
 from qsm_ai.reconstruction.local_field import remove_background
 from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.options import Options
+from qsm_ai.reconstruction.out_of_distribution import familiarity, statistics_of
 from qsm_ai.reconstruction.patches import plan_patches
 from qsm_ai.reconstruction.prediction import predict_map
 from qsm_ai.reconstruction.quality import physics_check
 from qsm_ai.reconstruction.stages import ARTEFACTS, STAGES, Stage
+from qsm_ai.reconstruction.uncertainty import chi_uncertainty
 from qsm_ai.scan import MaskRefusal, Scan
 
 Volume = NDArray[np.float32]
@@ -64,6 +68,7 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+OnEvidence = Callable[[Evidence], None]
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def planned_stages(scan: Scan, options: Options) -> tuple[Stage, ...]:
     if scan.local_field is not None:
         skipped.add("background")
     if options.method != "qsm-vit":
-        skipped |= {"network", "consistency"}
+        skipped |= {"network", "consistency", "uncertainty"}
     return tuple(stage for stage in STAGES if stage.name not in skipped)
 
 
@@ -114,6 +119,7 @@ def reconstruct(
     options: Options | None = None,
     network: Network | None = None,
     on_progress: OnProgress | None = None,
+    on_evidence: OnEvidence | None = None,
 ) -> Reconstruction:
     """Reconstruct a susceptibility map.
 
@@ -126,6 +132,8 @@ def reconstruct(
     on_progress : callable
         Told about every stage and patch. An exception that it raises ends the reconstruction and reaches
         the caller: that is how to cancel.
+    on_evidence : callable
+        Given what the map is judged by, where a network made it: that is how a calibration learns.
 
     Returns
     -------
@@ -141,7 +149,8 @@ def reconstruct(
     options = options or Options()
     if options.method == "qsm-vit" and network is None:
         raise ValueError("the method qsm-vit needs a network")
-    work = _Work(scan, options, network, _Reporter(planned_stages(scan, options), on_progress))
+    reporter = _Reporter(planned_stages(scan, options), on_progress)
+    work = _Work(scan, options, network, reporter, on_evidence=on_evidence)
     timings: dict[str, float] = {}
     for stage in work.reporter.stages:
         started = time.perf_counter()
@@ -207,6 +216,8 @@ class _Work:
     scale: float = 1.0
     noise: float = 0.0
     prior: Volume | None = None
+    correction: Volume | None = None
+    on_evidence: OnEvidence | None = None
 
     @property
     def geometry(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -363,6 +374,7 @@ def _predict(work: _Work, turn: int, passes: int) -> Volume:
     chi = predict_map(
         work.network, plan, work.network_inputs, work.classical, work.scale, work.valid, on_patch
     )
+    work.correction = (chi - work.classical) * work.volumes["mask"]
     work.network_inputs = work.classical = None
     return chi
 
@@ -392,6 +404,39 @@ def _physics_check(work: _Work) -> None:
     work.warnings.extend(check.warnings)
 
 
+def _uncertainty(work: _Work) -> None:
+    assert work.correction is not None  # noqa: S101 - planned_stages leaves this stage out otherwise
+    assert work.network is not None  # noqa: S101
+    evidence = Evidence(
+        chi=work.volumes["chi"],
+        correction=work.correction,
+        local_field=work.volumes["local_field"],
+        residual=work.volumes["residual"],
+        mask=work.volumes["mask"],
+        known=work.valid,
+        voxel_size=work.scan.grid.voxel_size,
+        b0_direction=work.scan.b0_direction,
+        field_strength=work.scan.field_strength,
+        noise=work.noise,
+        scale=work.scale,
+        background_removed=work.scan.local_field is None,
+    )
+    if work.on_evidence is not None:
+        work.on_evidence(evidence)
+    calibration = shipped_calibration()
+    model = calibration.model(evidence.background_removed)
+    work.volumes["chi_uncertainty"] = chi_uncertainty(evidence, model)
+    known = familiarity(statistics_of(evidence), calibration.ranges_of(evidence.background_removed))
+    work.scores["unfamiliarity"] = known.score
+    work.warnings.extend(known.warnings)
+    if not calibration.fits(work.network.name):
+        work.warnings.append(
+            "The standard deviation was calibrated for other weights of the network: "
+            "run `qsm-ai benchmark calibrate` for these."
+        )
+    work.correction = None
+
+
 STEPS: dict[str, Callable[[_Work], None]] = {
     "mask": _mask,
     "field_mapping": _field_mapping,
@@ -400,5 +445,6 @@ STEPS: dict[str, Callable[[_Work], None]] = {
     "network": _network,
     "consistency": _consistency,
     "physics_check": _physics_check,
+    "uncertainty": _uncertainty,
 }
 """How each stage of the table is done."""

@@ -48,6 +48,7 @@ ARTEFACTS: dict[str, Artefact] = {
     a.name: a
     for a in (
         Artefact("chi", "Chimap", "ppm", "Susceptibility", (-0.1, 0.2)),
+        Artefact("chi_uncertainty", "Chierror", "ppm", "Standard deviation of susceptibility", (0.0, 0.05)),
         Artefact("mask", "mask", "", "Brain mask", (0.0, 1.0)),
         Artefact("total_field", "totalfield", "ppm", "Total field", (-1.0, 1.0)),
         Artefact("field_error", "fielderror", "ppm", "Standard error of the field", (0.0, 0.01)),
@@ -62,10 +63,12 @@ STAGES: tuple[Stage, ...] = (
     Stage("field_mapping", "Unwrapping and fitting the echoes", ("phase", "magnitude", "mask"),
           ("total_field", "field_error", "r2star"), 0.10),
     Stage("background", "Removing the background field", ("total_field", "mask"), ("local_field",), 0.12),
-    Stage("inversion", "Inverting with classical methods", ("local_field", "total_field", "mask"), (), 0.31),
+    Stage("inversion", "Inverting with classical methods", ("local_field", "total_field", "mask"), (), 0.29),
     Stage("network", "Running the network", ("local_field", "field_error", "mask"), (), 0.36),
     Stage("consistency", "Holding the map to the measured field", ("local_field", "total_field", "mask"),
           ("chi",), 0.02),
     Stage("physics_check", "Checking the map against the measured field", ("chi", "local_field", "mask"),
           ("residual",), 0.02),
+    Stage("uncertainty", "Estimating how sure the map is", ("chi", "residual", "local_field", "mask"),
+          ("chi_uncertainty",), 0.02),
 )  # fmt: skip

@@ -1,0 +1,300 @@
+"""Learning how wrong the network's maps are, and what its scans look like, from heads of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, binary_erosion
+from scipy.optimize import minimize
+
+from qsm_ai.network.anatomy import Head
+from qsm_ai.network.examples import random_scan, random_voxel
+from qsm_ai.network.simulation import Echoes
+from qsm_ai.physics.dipole import forward_field
+from qsm_ai.physics.fourier import bounding_box
+from qsm_ai.reconstruction.evidence import Evidence
+from qsm_ai.reconstruction.network import Network
+from qsm_ai.reconstruction.out_of_distribution import TOLERANCE, familiarity, statistics_of
+from qsm_ai.reconstruction.pipeline import MARGIN, reconstruct
+from qsm_ai.reconstruction.uncertainty import FEATURES, ErrorModel, features_of
+from qsm_ai.scan import Grid, Scan
+
+FIRST_CALIBRATION_SEED = 950_000
+"""Heads from here on are neither trained, validated nor tested on."""
+
+VOXELS = 6000
+"""Taken from each head."""
+
+HELD_OUT = 3
+"""Every third head is kept from the fit, to be judged by it."""
+
+LARGEST_ERROR = 20.0
+"""In units of the scale: what is larger counts as this much, so that one voxel does not rule the fit."""
+
+BINS = 10
+
+KINDS = ("removed", "given")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Voxels of one map of one head.
+
+    Attributes
+    ----------
+    features : (features, N) float32
+        See ``reconstruction.uncertainty``.
+    errors : (N,) float32
+        Estimated less true χ, in units of the robust scale.
+    statistics : dict
+        See ``reconstruction.out_of_distribution``.
+    """
+
+    features: NDArray[np.float32]
+    errors: NDArray[np.float32]
+    statistics: dict[str, float]
+
+
+def collect(
+    folder: Path,
+    seeds: Iterable[int],
+    network: Network,
+    labels: NDArray[np.int16] | None,
+    coarser: float = 1.25,
+    tell: Callable[[int], None] = lambda _: None,
+) -> dict[str, list[Sample]]:
+    """Reconstruct calibration heads from phase and from a local field, unless a folder holds them already.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets a file for each head.
+    seeds : int
+    network : Network
+    labels : (L, M, N) int or None
+        Of a real head, for half of the heads.
+    coarser : float
+        Voxels are so many times those of the training, to save time; the first heads keep theirs.
+    tell : callable
+        Given each seed that is done.
+
+    Returns
+    -------
+    dict of lists of Sample
+        By kind, in the order of seeds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[Sample]] = {kind: [] for kind in KINDS}
+    for number, seed in enumerate(seeds):
+        path = folder / f"{seed}.npz"
+        if not path.exists():
+            # Some as fine as the training had them, so that their voxel sizes are in the range.
+            samples = sample_head(seed, network, labels, 1.0 if number % 4 == 0 else coarser)
+            _write(path, samples)
+        for kind, sample in _read(path).items():
+            found[kind].append(sample)
+        tell(seed)
+    return found
+
+
+def sample_head(
+    seed: int, network: Network, labels: NDArray[np.int16] | None, coarser: float
+) -> dict[str, Sample]:
+    """Invent and reconstruct one head, twice; see :func:`collect`."""
+    rng = np.random.default_rng(seed)
+    x, y, z = (size * coarser for size in random_voxel(rng))
+    head, echoes = random_scan(rng, (x, y, z), labels)
+    mask = head.brain
+    draw = rng.random()
+    if draw < 0.2:
+        mask = binary_erosion(mask)
+    elif draw < 0.4:
+        mask = binary_dilation(mask)
+    truth = np.where(mask, head.chi - head.chi[mask & head.brain].mean(), 0).astype(np.float32)
+    noise = np.float32(np.exp(rng.uniform(np.log(3e-4), np.log(5e-3))))
+    local = forward_field(truth, head.voxel_size, echoes.b0_direction, margin=24)
+    local += noise * rng.standard_normal(local.shape, dtype=np.float32)
+    scans = {
+        "removed": _scan(head, echoes, mask, phase=echoes.phase, magnitude=echoes.magnitude),
+        "given": _scan(head, echoes, mask, local_field=(local * mask).astype(np.float32)),
+    }
+    return {kind: _sample(rng, scan, head, truth, network) for kind, scan in scans.items()}
+
+
+def _scan(head: Head, echoes: Echoes, mask: NDArray[np.bool_], **measured: Any) -> Scan:
+    x, y, z = mask.shape
+    return Scan(
+        name="calibration",
+        grid=Grid((x, y, z), np.diag([*head.voxel_size, 1.0])),
+        b0_direction=echoes.b0_direction,
+        field_strength=echoes.field_strength,
+        echo_times=echoes.echo_times if "phase" in measured else (),
+        mask=mask,
+        **measured,
+    )
+
+
+def _sample(
+    rng: np.random.Generator, scan: Scan, head: Head, truth: NDArray[np.float32], network: Network
+) -> Sample:
+    seen: list[Evidence] = []
+    reconstruct(scan, network=network, on_evidence=seen.append)
+    evidence = seen[0]
+    assert scan.mask is not None  # noqa: S101 - calibration heads have masks
+    box = bounding_box(scan.mask, MARGIN)
+    inside = evidence.mask
+    # Bone that a poor mask took in has no χ that a map could be right about.
+    judged = head.brain[box][inside]
+    chi, true = evidence.chi[inside][judged], truth[box][inside][judged]
+    errors = (chi - chi.mean() - (true - true.mean())) / np.float32(evidence.scale)
+    few = rng.choice(errors.size, min(VOXELS, errors.size), replace=False)
+    return Sample(features_of(evidence)[:, judged][:, few], errors[few], statistics_of(evidence))
+
+
+def _write(path: Path, samples: dict[str, Sample]) -> None:
+    stored: dict[str, Any] = {}
+    for kind, sample in samples.items():
+        stored[f"{kind}-features"] = sample.features.astype(np.float32)
+        stored[f"{kind}-errors"] = sample.errors.astype(np.float32)
+        stored[f"{kind}-names"] = np.array(list(sample.statistics))
+        stored[f"{kind}-values"] = np.array(list(sample.statistics.values()))
+    partial = path.with_suffix(".part.npz")
+    np.savez_compressed(partial, **stored)
+    partial.rename(path)
+
+
+def _read(path: Path) -> dict[str, Sample]:
+    with np.load(path) as stored:
+        return {
+            kind: Sample(
+                stored[f"{kind}-features"],
+                stored[f"{kind}-errors"],
+                {
+                    str(name): float(value)
+                    for name, value in zip(stored[f"{kind}-names"], stored[f"{kind}-values"], strict=True)
+                },
+            )
+            for kind in KINDS
+        }
+
+
+def fit_errors(samples: Sequence[Sample]) -> ErrorModel:
+    r"""Fit an error model by maximum likelihood of normal errors.
+
+    .. math:: \min_w \sum \ln \sigma_w + e^2 / 2 \sigma_w^2
+
+    so that σ is the root mean square of the error wherever it says so. The signs of the weights are held,
+    so that the standard deviation grows with all that an error grows with.
+
+    Parameters
+    ----------
+    samples : Sample
+
+    Returns
+    -------
+    ErrorModel
+    """
+    features = np.concatenate([s.features for s in samples], axis=1).astype(np.float64)
+    errors = np.clip(np.concatenate([s.errors for s in samples]), -LARGEST_ERROR, LARGEST_ERROR)
+    design = np.concatenate([np.ones((1, features.shape[1])), features])
+
+    def cost(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        line = np.clip(weights @ design, -12, 8)
+        share = errors**2 * np.exp(-2 * line)
+        return float((line + share / 2).mean()), design @ (1 - share) / errors.size
+
+    start = np.zeros(len(design))
+    start[0] = np.log(np.sqrt((errors**2).mean()) + 1e-6)
+    bounds = [(None, None), *((None, 0.0) if name == "depth" else (0.0, None) for name in FEATURES)]
+    found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    intercept, *weights = (round(float(w), 4) for w in found.x)
+    return ErrorModel(intercept, dict(zip(FEATURES, weights, strict=True)))
+
+
+def judge(model: ErrorModel, samples: Sequence[Sample]) -> dict[str, Any]:
+    """How well an error model tells the errors of heads.
+
+    Parameters
+    ----------
+    model : ErrorModel
+    samples : Sample
+        Better of heads that it was not fitted to.
+
+    Returns
+    -------
+    dict
+        ``within_one``, ``within_two``: share of voxels whose error is within one and two σ. ``curve``:
+        for tenths of the voxels by σ, the root mean squares of σ and of the error. ``heads``: for each
+        head, the root mean square of error over σ. ``voxels``.
+    """
+    spread = np.concatenate([model.spread(s.features) for s in samples])
+    errors = np.concatenate([s.errors for s in samples])
+    order = np.array_split(np.argsort(spread), BINS)
+    return {
+        "voxels": int(errors.size),
+        "within_one": float((np.abs(errors) <= spread).mean()),
+        "within_two": float((np.abs(errors) <= 2 * spread).mean()),
+        "curve": [
+            [float(np.sqrt((values[part] ** 2).mean())) for values in (spread, errors)] for part in order
+        ],
+        "heads": [float(np.sqrt(((s.errors / model.spread(s.features)) ** 2).mean())) for s in samples],
+    }
+
+
+def ranges_of(samples: Sequence[Sample]) -> dict[str, tuple[float, float]]:
+    """Lowest and highest of each statistic."""
+    names = {name for s in samples for name in s.statistics}
+    return {
+        name: (min(values), max(values))
+        for name in sorted(names)
+        if (values := [s.statistics[name] for s in samples if name in s.statistics])
+    }
+
+
+def false_alarms(samples: Sequence[Sample]) -> float:
+    """Share of heads that would be called unlike the training, each judged by the ranges of the others."""
+    alarms = 0
+    for index, sample in enumerate(samples):
+        others = [*samples[:index], *samples[index + 1 :]]
+        alarms += bool(familiarity(sample.statistics, ranges_of(others)).strange)
+    return alarms / len(samples)
+
+
+def calibrate(samples: dict[str, list[Sample]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fit everything that the pipeline needs, and judge it on heads that were kept from the fit.
+
+    Parameters
+    ----------
+    samples : of :func:`collect`
+
+    Returns
+    -------
+    calibration : JSON for ``reconstruction/calibration.json``, without the weights' digest
+    record : JSON of how good it is
+    """
+    calibration: dict[str, Any] = {}
+    record: dict[str, Any] = {}
+    for kind, found in samples.items():
+        fitted = [s for index, s in enumerate(found) if index % HELD_OUT]
+        held_out = found[::HELD_OUT]
+        model = fit_errors(fitted)
+        ranges = {name: [round(v, 4) for v in pair] for name, pair in ranges_of(found).items()}
+        calibration[kind] = {
+            "intercept": model.intercept,
+            "weights": dict(model.weights),
+            "ranges": ranges,
+        }
+        record[kind] = {
+            "heads_fitted": len(fitted),
+            "heads_held_out": len(held_out),
+            "held_out": judge(model, held_out),
+            "fitted": judge(model, fitted),
+            "false_alarms": false_alarms(found),
+            "tolerance": TOLERANCE,
+        }
+    return calibration, record
