@@ -6,8 +6,9 @@ import asyncio
 import secrets
 import shutil
 from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,13 @@ class Storage:
             names |= await asyncio.to_thread(_folders_in, self._folder / prefix)
         return sorted(names)
 
+    async def last_change(self, prefix: str) -> datetime | None:
+        """When anything under ``prefix`` was last written, unfinished writes included; ``None`` if nothing is."""
+        moments = [info.modified for info in await self.entries(_checked(prefix))]
+        if self._folder is not None:
+            moments += await asyncio.to_thread(_changes_in, self._folder / prefix)
+        return max(moments, default=None)
+
     @timed("delete")
     async def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
@@ -218,3 +226,11 @@ def _info(meta: Any) -> ObjectInfo:
 
 def _folders_in(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir() if entry.is_dir()} if folder.is_dir() else set()
+
+
+def _changes_in(folder: Path) -> list[datetime]:
+    moments = []
+    for path in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):
+            moments.append(datetime.fromtimestamp(path.stat().st_mtime, UTC))
+    return moments

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from qsm_ai.jobs.naming import is_alive
 from qsm_ai.jobs.process import ComputingProcess, ProcessDiedError, ProcessPool
-from qsm_ai.jobs.scratch import Scratch, is_alive
+from qsm_ai.jobs.scratch import Scratch
 
 
 def task(files: Any, kind: str = "validate", **parameters: Any) -> dict[str, Any]:
@@ -203,10 +204,35 @@ def test_scratch_folders_are_removed_whatever_happens(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_swept_and_a_living_ones_is_not(tmp_path: Path) -> None:
-    scratch = Scratch(tmp_path / "scratch")
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    (tmp_path / f"scratch/{gone.pid}-abc").mkdir()
-    (tmp_path / f"scratch/{os.getppid()}-abc").mkdir()
-    assert scratch.sweep() == 1
-    assert [entry.name for entry in (tmp_path / "scratch").iterdir()] == [f"{os.getppid()}-abc"]
+    """Whatever the two are called: process ids mean nothing between containers."""
+    root = tmp_path / "scratch"
+    program = (
+        "import asyncio, pathlib, sys\n"
+        "from qsm_ai.jobs.scratch import Scratch\n"
+        "async def main():\n"
+        "    async with Scratch(pathlib.Path(sys.argv[1])).folder() as folder:\n"
+        "        (folder / 'phase').write_bytes(b'x')\n"
+        "        print(folder.name, flush=True)\n"
+        "        await asyncio.sleep(300)\n"
+        "asyncio.run(main())\n"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", program, str(root)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    names = []
+    for process in started:
+        assert process.stdout is not None
+        names.append(process.stdout.readline().strip())
+    killed, living = started
+    try:
+        killed.kill()
+        killed.wait()
+        assert Scratch(root).sweep() == 1
+        assert [entry.name for entry in root.iterdir()] == [names[1]]
+    finally:
+        living.kill()
+        living.wait()
+        for process in started:
+            assert process.stdout is not None
+            process.stdout.close()

@@ -1,4 +1,4 @@
-"""A real PostgreSQL and a real S3 server, started by the tests that need them, on free ports of this machine."""
+"""A real PostgreSQL and a real S3 server, started by the tests that need them, on free ports."""
 
 from __future__ import annotations
 

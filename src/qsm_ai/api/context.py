@@ -15,6 +15,7 @@ from qsm_ai.access.denial import not_an_administrator
 from qsm_ai.access.gate import Gate
 from qsm_ai.access.identity import Identity, Role
 from qsm_ai.access.limits import Quotas, RateLimit
+from qsm_ai.api.engine import Engine
 from qsm_ai.api.metrics import Metrics
 from qsm_ai.api.pending import PendingUploads
 from qsm_ai.api.presigning import Presigner
@@ -22,18 +23,14 @@ from qsm_ai.api.schemas import Check
 from qsm_ai.api.settings import MIB, Settings
 from qsm_ai.api.slices import VolumeCache
 from qsm_ai.api.upload_records import UploadRecords
-from qsm_ai.inference.errors import InferenceFailure
-from qsm_ai.inference.triton import TritonNetwork
 from qsm_ai.jobs.hub import Hub
-from qsm_ai.jobs.problem import Problem, inference_problem
 from qsm_ai.jobs.process import ProcessPool
 from qsm_ai.jobs.records import Job
 from qsm_ai.jobs.scratch import Scratch
 from qsm_ai.jobs.service import Jobs
 from qsm_ai.jobs.store import JobStore
-from qsm_ai.jobs.worker import Worker, WorkerSettings
 from qsm_ai.observe.database import watch_database
-from qsm_ai.observe.users import kept_key, set_user_key
+from qsm_ai.observe.users import use_key
 from qsm_ai.storage import Storage
 
 log = structlog.get_logger("qsm_ai.api")
@@ -49,12 +46,10 @@ class Context:
         self.settings = settings
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         stated = settings.log_user_key
-        set_user_key(
-            stated.get_secret_value().encode() if stated else kept_key(settings.data_dir / "log-user.key")
-        )
+        use_key(stated.get_secret_value() if stated else None, settings.data_dir)
         self.scratch = Scratch(settings.data_dir.absolute() / "scratch")
         self.scratch.sweep()
-        self.store = JobStore(settings.database)
+        self.store = JobStore(settings.database, migrate=settings.migrate)
         self.storage = Storage.from_url(settings.storage)
         self.hub = Hub()
         self.volumes = VolumeCache(settings.slice_cache_mb * MIB)
@@ -73,6 +68,7 @@ class Context:
             max_queued=settings.max_queued,
             max_unfinished=self.quotas.jobs or None,
             forget=self.volumes.forget,
+            deadline=settings.job_deadline_s or None,
         )
         self.pending = PendingUploads(
             records=UploadRecords(self.store),
@@ -87,25 +83,17 @@ class Context:
             most_bytes=settings.max_pending_mb * MIB,
             stall=settings.upload_stall_s,
         )
-        self.triton = TritonNetwork(settings.triton_url)
         # One pool for both: the process that checked an upload is warm for the job. No check waits for a job.
         self.pool = ProcessPool(size=settings.workers + CHECKS_AT_ONCE)
         self.checking = asyncio.Semaphore(CHECKS_AT_ONCE)
-        self.worker = Worker(
+        self.engine = Engine(
+            settings,
             store=self.store,
             storage=self.storage,
-            pool=self.pool,
-            scratch=self.scratch,
             hub=self.hub,
-            settings=WorkerSettings(
-                slots=settings.workers,
-                triton_url=settings.triton_url,
-                job_timeout=settings.job_timeout_s,
-                triton_patience=settings.triton_patience_s,
-                triton_timeout=settings.triton_timeout_s,
-            ),
-            observer=self.metrics,
-            triton_trouble=self._triton_trouble,
+            scratch=self.scratch,
+            pool=self.pool,
+            metrics=self.metrics,
         )
         self._readiness: tuple[float, dict[str, Check]] | None = None
         self._looking = asyncio.Lock()
@@ -114,17 +102,14 @@ class Context:
     async def running(self) -> AsyncIterator[None]:
         """Worker, sweeper and warmed processes, for as long as the application serves."""
         self.pool.warm()
-        tasks = [asyncio.create_task(self._sweep())]
-        if self.settings.workers:
-            tasks.append(asyncio.create_task(self.worker.run()))
+        sweeping = asyncio.create_task(self._sweep())
         try:
-            yield
+            async with self.engine.running():
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
             await self.gate.aclose()
-            await self.triton.aclose()
             await self.pool.close()
             self.store.close()
 
@@ -148,25 +133,19 @@ class Context:
             reason = f"The {name} fails ({type(error).__name__})."
         return Check(ok=reason is None, reason=reason)
 
-    async def _triton_trouble(self) -> Problem | None:
-        try:
-            await self.triton.check(2.0)
-        except InferenceFailure as failure:
-            self.metrics.triton_up.set(0)
-            return inference_problem(failure)
-        self.metrics.triton_up.set(1)
-        return None
-
     async def _trouble(self, name: str) -> str | None:
         if name == "triton":
-            problem = await self._triton_trouble()
+            problem = await self.engine.triton_trouble()
             return problem.detail if problem else None
         if name == "storage":
             await self.storage.check()
         elif name == "database":
             await asyncio.to_thread(self.store.check)
-        elif self.settings.workers and not self.worker.is_alive():
-            return "The worker does not look at its queue."
+        elif self.settings.workers:
+            if not self.engine.worker.is_alive():
+                return "The worker does not look at its queue."
+        elif not await asyncio.to_thread(self.store.workers):
+            return "No worker is there; jobs wait in the queue."
         return None
 
     async def _sweep(self) -> None:

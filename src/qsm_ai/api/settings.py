@@ -20,17 +20,29 @@ class Settings(AccessSettings):
 
     port: int = Field(default=8000, ge=0, le=65535, description="Port on which the backend listens.")
     triton_url: str = Field(default="127.0.0.1:8001", description="host:port of the inference server's gRPC.")
-    triton_patience_s: float = Field(
-        default=30.0, ge=0, description="How long a job waits for a silent inference server."
+    triton_patience_s: float | None = Field(
+        default=None,
+        ge=0,
+        description="How long a queued job waits for an inference server that no worker reaches; "
+        "until its deadline when left out.",
     )
     triton_timeout_s: float = Field(
         default=60.0, gt=0, description="How long the inference server may take for one patch."
+    )
+    triton_in_flight: int = Field(
+        default=4,
+        gt=0,
+        description="Patches of one job at the inference server at once; so many for each job of a worker.",
     )
     data_dir: Path = Field(
         default=Path("var"), description="Folder of the database and of files on their way."
     )
     database_url: str | None = Field(
         default=None, description="SQLAlchemy URL; SQLite in the data folder by default."
+    )
+    migrate: bool = Field(
+        default=True,
+        description="Bring an older database up to date at the start; without it, `qsm-ai migrate` does.",
     )
     storage_url: str | None = Field(
         default=None,
@@ -70,8 +82,30 @@ class Settings(AccessSettings):
     workers: int = Field(
         default=1, ge=0, description="Jobs computed at once by this process; 0 leaves them to others."
     )
+    worker_memory_mb: int | None = Field(
+        default=None,
+        gt=0,
+        description="MiB that the jobs of this process take together; three quarters of what the machine or "
+        "the container has when left out.",
+    )
+    worker_host: str = Field(
+        default="127.0.0.1", description="Address of a worker's health and metrics (`qsm-ai worker`)."
+    )
+    worker_port: int = Field(
+        default=8010, ge=0, le=65535, description="Port of a worker's health and metrics; 0 opens none."
+    )
+    worker_grace_s: float = Field(
+        default=25.0,
+        ge=0,
+        description="How long a worker that is told to end lets its jobs run before it hands them back.",
+    )
     max_queued: int = Field(default=64, gt=0, description="Jobs that may wait; more are refused with 503.")
     job_timeout_s: float = Field(default=1800.0, gt=0, description="After so long a running job is stopped.")
+    job_deadline_s: float = Field(
+        default=86400.0,
+        ge=0,
+        description="A job that is not done so long after it was sent fails; 0 lets it wait for ever.",
+    )
     retention_hours: float = Field(
         default=72.0,
         ge=0,

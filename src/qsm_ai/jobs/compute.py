@@ -150,6 +150,7 @@ def _network(task: dict[str, Any], calls: Calls) -> Network:
         task["triton_url"],
         client_timeout=task["triton_timeout"],
         deadline=task["job_timeout"],
+        max_in_flight=task["triton_in_flight"],
         on_call=lambda outcome, seconds: calls.append((outcome, round(seconds, 4))),
     )
 

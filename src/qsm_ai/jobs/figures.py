@@ -89,9 +89,10 @@ class Figures(Transitions):
         with self._database.reading() as connection:
             return [str(found) for found in connection.execute(query).scalars()]
 
-    def taken_again_since(self, moment: float) -> list[Job]:
-        """Jobs that ended after ``moment`` and took more than one attempt: an earlier one may have left files."""
-        query = sa.select(JOBS).where(JOBS.c.finished_at >= moment, JOBS.c.attempt > 1)
+    def untidy_since(self, moment: float) -> list[Job]:
+        """Jobs that ended after ``moment`` and of which an attempt that was cut short may have left files."""
+        untidy = sa.or_(JOBS.c.attempt > 1, JOBS.c.state != State.DONE.value)
+        query = sa.select(JOBS).where(JOBS.c.finished_at >= moment, JOBS.c.attempt > 0, untidy)
         with self._database.reading() as connection:
             return [job_of(row) for row in connection.execute(query).mappings()]
 

@@ -5,17 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
+from qsm_ai.jobs.transitions import QUEUE
+
 
 class Hub:
-    """Wakes waiters of a topic. Topics are job ids, and ``QUEUE`` for workers that wait for work."""
+    """Wakes waiters of a topic. Topics are job ids, and ``QUEUE`` for workers that wait for work.
 
-    QUEUE = "queue"
+    Attributes
+    ----------
+    news : int
+        How often anything was told; whoever remembers it can tell whether what they know is still so.
+    """
+
+    QUEUE = QUEUE
 
     def __init__(self) -> None:
+        self.news = 0
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
     def notify(self, topic: str) -> None:
         """Wake everyone who waits for this topic."""
+        self.news += 1
         for event in self._waiting.get(topic, ()):
             event.set()
 

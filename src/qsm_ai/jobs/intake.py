@@ -100,15 +100,29 @@ class Intake(Transitions):
         state: State | None = None,
         limit: int = 50,
         before: float | None = None,
+        before_id: str = "",
     ) -> list[Job]:
-        """Jobs, newest first; ``before`` is the ``created_at`` of the last one seen."""
+        """Jobs, newest first.
+
+        Parameters
+        ----------
+        owner, state : only those
+        limit : int
+        before : float or None
+            ``created_at`` of the last one seen.
+        before_id : str
+            Its id, where jobs made at the same moment are not to be left out.
+        """
         query = sa.select(JOBS).order_by(JOBS.c.created_at.desc(), JOBS.c.id).limit(limit)
         if owner is not None:
             query = query.where(JOBS.c.owner == owner)
         if state is not None:
             query = query.where(JOBS.c.state == state.value)
         if before is not None:
-            query = query.where(JOBS.c.created_at < before)
+            earlier = JOBS.c.created_at < before
+            if before_id:
+                earlier |= (JOBS.c.created_at == before) & (JOBS.c.id > before_id)
+            query = query.where(earlier)
         with self._database.reading() as connection:
             return [job_of(row) for row in connection.execute(query).mappings()]
 

@@ -148,7 +148,7 @@ class Job:
     @property
     def fingerprint(self) -> str:
         """A hash of everything that the client asked for."""
-        asked = {name: value for name, value in self.parameters.items() if name != "limits"}
+        asked = {name: value for name, value in self.parameters.items() if name not in ("limits", "trace")}
         files = [(upload.role, upload.sha256) for upload in self.uploads]
         text = json.dumps([asked, files], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()

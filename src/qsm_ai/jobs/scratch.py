@@ -1,8 +1,9 @@
-"""Temporary folders that are gone after use, and after a crash at the next start."""
+"""Temporary folders that are gone after use, and after a crash when the next who shares them starts."""
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import secrets
 import shutil
@@ -13,6 +14,9 @@ from pathlib import Path
 
 class Scratch:
     """Folders for files on their way, one per request or job.
+
+    Each is locked for as long as it is used. Process ids in names would not do: containers that share the
+    root each count their own.
 
     Parameters
     ----------
@@ -27,15 +31,17 @@ class Scratch:
     @asynccontextmanager
     async def folder(self) -> AsyncIterator[Path]:
         """A fresh folder, removed with all its content at the end, whatever happens."""
-        path = self._root / f"{os.getpid()}-{secrets.token_hex(8)}"
-        path.mkdir(mode=0o700)
+        path, lock = self._make()
         try:
             yield path
         finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
+            try:
+                await asyncio.shield(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
+            finally:
+                os.close(lock)
 
     def sweep(self) -> int:
-        """Remove what processes left that are no more; call it before the first folder is made.
+        """Remove what nobody holds any more.
 
         Returns
         -------
@@ -43,21 +49,34 @@ class Scratch:
             How many folders were removed.
         """
         removed = 0
-        for entry in self._root.iterdir():
-            pid = entry.name.partition("-")[0]
-            if pid.isdigit() and int(pid) != os.getpid() and is_alive(int(pid)):
+        for path in self._root.iterdir():
+            try:
+                lock = _lock(path)
+            except (BlockingIOError, FileNotFoundError):
                 continue
-            shutil.rmtree(entry, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
             removed += 1
         return removed
 
+    def _make(self) -> tuple[Path, int]:
+        while True:
+            path = self._root / secrets.token_hex(12)
+            path.mkdir(mode=0o700)
+            try:
+                lock = _lock(path)
+            except (BlockingIOError, FileNotFoundError):
+                continue  # somebody who just started sweeps it away
+            if path.exists():
+                return path, lock
+            os.close(lock)
 
-def is_alive(pid: int) -> bool:
-    """Whether a process of this machine has this id."""
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -59,9 +59,7 @@ class Jobs:
         counts = await self.counts()
         return counts[State.QUEUED] < self._max_queued
 
-    async def submit(
-        self, job: Job, files: dict[str, Path], *, max_unfinished: int | None = None
-    ) -> Job:
+    async def submit(self, job: Job, files: dict[str, Path], *, max_unfinished: int | None = None) -> Job:
         """Store a job's uploads (key below the job's folder: local file), then queue it. All or nothing.
 
         Parameters

@@ -45,7 +45,7 @@ class Transitions:
         return job_of(row)
 
     def _holds(self, connection: sa.Connection, job: Job) -> bool:
-        """Whether this attempt is still the one that counts; if so, it stays so until the transaction ends."""
+        """Whether this attempt is the one that counts; if so, it stays so until the transaction ends."""
         query = sa.select(JOBS.c.id).where(held(job.id, job.attempt)).with_for_update()
         return connection.execute(query).first() is not None
 
@@ -68,7 +68,7 @@ class Transitions:
         self._record(connection, job_id, "state", data, now)
 
     def _requeue(self, connection: sa.Connection, job_id: str, now: float, **values: Any) -> None:
-        """Back into the queue, as if it had never been taken; at its old place unless ``queued_at`` is given."""
+        """Back into the queue as if never taken, at its old place unless ``queued_at`` is given."""
         values = {
             "state": State.QUEUED.value,
             "worker": None,

@@ -1,51 +1,47 @@
-"""The worker: takes jobs from the queue, has them computed in processes of their own, stores the results."""
+"""The worker: takes jobs from the queue as they fit, holds them, ends each of them once."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import socket
+import logging
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass
 
 import structlog
+from obstore.exceptions import BaseError as StoreError
+from opentelemetry.trace import Span, StatusCode
+from sqlalchemy.exc import DBAPIError
+from structlog.contextvars import bound_contextvars
 
+from qsm_ai.jobs.breaker import DOWN, PROBE_EVERY, Breaker
+from qsm_ai.jobs.execution import Execution, Outcome, Report
 from qsm_ai.jobs.hub import Hub
-from qsm_ai.jobs.problem import Problem, deadline_exceeded, internal, worker_lost
-from qsm_ai.jobs.process import ProcessDiedError, ProcessPool
-from qsm_ai.jobs.records import Job, State, StoredArtefact, StoredFile
-from qsm_ai.jobs.scratch import Scratch, is_alive
+from qsm_ai.jobs.memory import needed_mb
+from qsm_ai.jobs.naming import is_gone, new_name
+from qsm_ai.jobs.observer import Observer
+from qsm_ai.jobs.problem import Problem, internal
+from qsm_ai.jobs.records import Job, State, WorkerRecord
 from qsm_ai.jobs.store import JobStore
-from qsm_ai.storage import Storage
+from qsm_ai.observe.tracing import span
+from qsm_ai.observe.users import user_tag
 
 log = structlog.get_logger("qsm_ai.worker")
 
 LOOK_EVERY = 0.3
 """Seconds between looks at the queue and at wishes to cancel, where nobody tells at once."""
 
+TEND_EVERY = 5.0
+"""Seconds between looks at what other workers left."""
+
 SILENT_FOR = 20.0
 """Seconds without a heartbeat after which a worker counts as lost."""
 
-REPORT_EVERY = 0.4
-"""Seconds between two records of progress within one stage."""
+PASSING = (DBAPIError, StoreError, OSError)
+"""What goes wrong while a database or a store is away."""
 
-
-class Observer(Protocol):
-    """Who wants to know what the worker sees, for metrics."""
-
-    def stage_done(self, stage: str, method: str, seconds: float) -> None:
-        """A stage of a finished job took this long."""
-
-    def job_ended(self, state: State, method: str, seconds: float, problem: str | None) -> None:
-        """A job ended."""
-
-    def score(self, name: str, value: float) -> None:
-        """A score of a finished job."""
+NETWORK_METHOD = "qsm-vit"
+"""The method that needs the inference server."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +52,16 @@ class WorkerSettings:
     ----------
     slots : int
         Jobs at once.
-    triton_url : str
-        ``host:port`` of the inference server's gRPC.
-    job_timeout : s
-        After which a job is stopped.
-    triton_patience : s
-        How long a job waits for an inference server that does not answer, before it fails.
-    triton_timeout : s
-        How long the inference server may take for one patch.
+    memory_mb : int
+        MiB for all of them together.
+    patience : s or None
+        How long a job waits in the queue for an inference server that no worker reaches; ``None``: until
+        its deadline.
     """
 
     slots: int
-    triton_url: str
-    job_timeout: float
-    triton_patience: float
-    triton_timeout: float
+    memory_mb: int
+    patience: float | None = None
 
 
 @dataclass
@@ -81,51 +72,77 @@ class _Held:
 
 
 class Worker:
-    """Runs until its task is cancelled; then hands unfinished jobs back to the queue."""
+    """Runs until its task is cancelled; then hands unfinished jobs back to the queue.
+
+    Parameters
+    ----------
+    store : JobStore
+    execution : Execution
+    breaker : Breaker
+    hub : Hub
+    settings : WorkerSettings
+    observer : Observer
+    """
 
     def __init__(
         self,
         *,
         store: JobStore,
-        storage: Storage,
-        pool: ProcessPool,
-        scratch: Scratch,
+        execution: Execution,
+        breaker: Breaker,
         hub: Hub,
         settings: WorkerSettings,
         observer: Observer,
-        triton_trouble: Callable[[], Awaitable[Problem | None]],
     ) -> None:
-        self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.name = new_name()
         self.seen_alive_at = 0.0
         self._store = store
-        self._storage = storage
-        self._pool = pool
-        self._scratch = scratch
+        self._execution = execution
+        self._breaker = breaker
         self._hub = hub
         self._settings = settings
         self._observer = observer
-        self._triton_trouble = triton_trouble
         self._held: dict[str, _Held] = {}
+        self._is_draining = False
+        self._tended_at: float | None = None
+        self._told: Problem | None = None
 
     async def run(self) -> None:
         """Take jobs until cancelled. A failing database or store is logged and tried again, never the end."""
-        reaped_at = 0.0
+        probing = asyncio.create_task(self._probe(), name="breaker")
         try:
             while True:
                 try:
-                    if time.monotonic() - reaped_at > 5.0:
-                        await self._reap()
-                        reaped_at = time.monotonic()
+                    await self._tend()
                     await self._look_after_held()
-                    while len(self._held) < self._settings.slots and (job := await self._claim()) is not None:
-                        self._begin(job)
+                    await self._take()
                     self.seen_alive_at = time.monotonic()
+                    self._observer.worker_looked(
+                        self._settings.slots, len(self._held), held_back=not self._breaker.allows()
+                    )
                 except Exception as error:
                     log.exception("worker.trouble", error=type(error).__name__)
                     await asyncio.sleep(1.0)
                 await self._hub.wait(Hub.QUEUE, LOOK_EVERY)
         finally:
+            probing.cancel()
             await self._shut_down()
+            with suppress(Exception):
+                await asyncio.to_thread(self._store.retire, self.name)
+
+    async def drain(self, grace: float) -> None:
+        """Take no more jobs, and wait for those that run, ``grace`` seconds at most."""
+        self._is_draining = True
+        self._tended_at = None
+        log.info("worker.draining", jobs=len(self._held), grace_s=grace)
+        tasks = [held.task for held in self._held.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it takes no more jobs."""
+        return self._is_draining
 
     def is_alive(self) -> bool:
         """Whether the worker looked at its queue lately."""
@@ -133,13 +150,87 @@ class Worker:
 
     # ------------------------------------------------------------------ the loop's parts
 
-    async def _claim(self) -> Job | None:
-        return await asyncio.to_thread(self._store.claim, self.name)
+    async def _probe(self) -> None:
+        while True:
+            was = self._breaker.problem
+            try:
+                await self._breaker.look()
+            except Exception as error:
+                log.exception("breaker.trouble", error=type(error).__name__)
+            if self._breaker.problem != was:
+                problem = self._breaker.problem
+                log.info("breaker.changed", circuit=self._breaker.circuit, code=problem and problem.code)
+                self._hub.notify(Hub.QUEUE)
+            await asyncio.sleep(PROBE_EVERY)
 
-    def _begin(self, job: Job) -> None:
-        task = asyncio.create_task(self._hold(job), name=f"job-{job.id}")
-        self._held[job.id] = _Held(job, task)
-        self._hub.notify(job.id)
+    async def _tend(self) -> None:
+        """What any worker does for all: take back lost jobs, end late ones, say why jobs wait."""
+        problem = self._breaker.problem
+        changed = problem != self._told
+        now = time.monotonic()
+        if not changed and self._tended_at is not None and now - self._tended_at < TEND_EVERY:
+            if problem is not None:
+                await self._explain(problem)
+            return
+        await asyncio.to_thread(self._store.announce, self._record())
+        await self._explain(problem)
+        await self._reap()
+        for job_id in await asyncio.to_thread(self._store.expire):
+            log.info("job.expired", job=job_id)
+            self._hub.notify(job_id)
+        self._tended_at, self._told = now, problem
+
+    def _record(self) -> WorkerRecord:
+        problem = self._breaker.problem
+        return WorkerRecord(
+            self.name,
+            self._settings.slots,
+            self._settings.memory_mb,
+            started_at=0.0,
+            seen_at=0.0,
+            draining=self._is_draining,
+            trouble=None if problem is None else asdict(problem),
+        )
+
+    async def _explain(self, problem: Problem | None) -> None:
+        """Say at the waiting jobs whether the inference server keeps them, and give up where it must be."""
+        fleet = await asyncio.to_thread(self._store.workers)
+        if problem is None or not all(worker.trouble for worker in fleet):
+            # Somebody reaches it: the jobs wait for a worker, as others do.
+            await self._tell(await asyncio.to_thread(self._store.explain, NETWORK_METHOD, None))
+            return
+        note = f"Waiting: {problem.detail}"
+        await self._tell(await asyncio.to_thread(self._store.explain, NETWORK_METHOD, note))
+        patience, now = self._settings.patience, await asyncio.to_thread(self._store.now)
+        since = max((worker.trouble_since or now for worker in fleet), default=now)
+        if patience is not None and now - since >= patience:
+            given_up = await asyncio.to_thread(
+                self._store.give_up, NETWORK_METHOD, problem, waiting_since=now - patience
+            )
+            await self._tell(given_up)
+
+    async def _tell(self, job_ids: list[str]) -> None:
+        for job_id in job_ids:
+            self._hub.notify(job_id)
+
+    async def _take(self) -> None:
+        while not self._is_draining and len(self._held) < self._settings.slots:
+            whole = self._settings.memory_mb
+            used = sum(needed_mb(held.job) for held in self._held.values())
+            job = await asyncio.to_thread(
+                self._store.claim,
+                self.name,
+                without=() if self._breaker.allows() else (NETWORK_METHOD,),
+                free_mb=whole - used,
+                whole_mb=whole,
+            )
+            if job is None:
+                return
+            if job.method == NETWORK_METHOD:
+                self._breaker.begun()
+            task = asyncio.create_task(self._hold(job), name=f"job-{job.id}")
+            self._held[job.id] = _Held(job, task)
+            self._hub.notify(job.id)
 
     async def _look_after_held(self) -> None:
         stop = await asyncio.to_thread(
@@ -152,15 +243,10 @@ class Worker:
                 held.task.cancel()
 
     async def _reap(self) -> None:
-        dead = []
-        for name in await asyncio.to_thread(self._store.holders):
-            host, _, rest = name.partition(":")
-            pid = rest.partition(":")[0]
-            gone = pid.isdigit() and (
-                not is_alive(int(pid)) or (int(pid) == os.getpid() and name != self.name)
-            )
-            if host == socket.gethostname() and gone:
-                dead.append(name)
+        names = await asyncio.to_thread(self._store.holders)
+        dead = [name for name in names if is_gone(name, self.name)]
+        for name in dead:
+            await asyncio.to_thread(self._store.retire, name)
         for job_id in await asyncio.to_thread(self._store.reap, silent_for=SILENT_FOR, dead_workers=dead):
             log.warning("job.taken_back", job=job_id)
             self._hub.notify(job_id)
@@ -175,32 +261,46 @@ class Worker:
     # ------------------------------------------------------------------ one job
 
     async def _hold(self, job: Job) -> None:
-        logger = log.bind(job=job.id, attempt=job.attempt, method=job.method, request_id=job.request_id)
+        # What the request began goes on here, maybe on another machine, maybe for the second time.
+        trace = job.parameters.get("trace", {})
+        ids = bound_contextvars(
+            job=job.id,
+            attempt=job.attempt,
+            method=job.method,
+            request_id=job.request_id,
+            user=user_tag(job.owner),
+        )
+        with ids, span("job", parent=trace, job=job.id, attempt=job.attempt, method=job.method) as current:
+            await self._work_on(job, current)
+
+    async def _work_on(self, job: Job, current: Span) -> None:
         began = time.monotonic()
+        waited = (job.started_at or job.queued_at) - job.queued_at
         state: State | None = None
         problem: Problem | None = None
-        logger.info("job.started", waited_s=round(time.time() - job.queued_at, 3))
+        self._observer.job_began(job.method, waited)
+        log.info("job.started", waited_s=round(waited, 3))
         try:
-            problem = await self._reconstruct(job)
-            state = State.DONE
-            if problem is not None:
-                state = State.FAILED
-                await asyncio.to_thread(self._store.fail, job, problem)
+            outcome = await self._execution.perform(job, await self._seconds_left(job), self._report(job))
+            state, problem = await self._settle(job, outcome)
         except asyncio.CancelledError:
             state = await self._after_stop(job)
         except Exception as error:
-            logger.exception("job.error", error=type(error).__name__)
-            problem = internal(type(error).__name__)
-            state = State.FAILED
-            with suppress(Exception):
-                await asyncio.to_thread(self._store.fail, job, problem)
+            log.exception("job.error", error=type(error).__name__)
+            state, problem = await self._after_error(job, error)
         finally:
             self._held.pop(job.id, None)
+            if job.method == NETWORK_METHOD:
+                self._breaker.ended()
             seconds = time.monotonic() - began
             code = problem.code if problem else None
-            if state is not None:
-                self._observer.job_ended(state, job.method, seconds, code)
-            logger.info(
+            if state is not None and state.is_final:
+                self._observer.job_ended(state, job.method, seconds, code, waited + seconds)
+            if code is not None:
+                current.set_attribute("error.type", code)
+                current.set_status(StatusCode.ERROR)
+            log.log(
+                _level(state, problem),
                 "job.ended",
                 state=state.value if state else "let go",
                 seconds=round(seconds, 3),
@@ -209,10 +309,60 @@ class Worker:
             self._hub.notify(job.id)
             self._hub.notify(Hub.QUEUE)
 
+    async def _seconds_left(self, job: Job) -> float | None:
+        if job.deadline_at is None:
+            return None
+        return job.deadline_at - await asyncio.to_thread(self._store.now)
+
+    def _report(self, job: Job) -> Report:
+        async def report(stage: str, fraction: float, note: str | None) -> None:
+            await asyncio.to_thread(self._store.progress, job, stage=stage, fraction=fraction, note=note)
+            self._hub.notify(job.id)
+
+        return report
+
+    async def _settle(self, job: Job, outcome: Outcome) -> tuple[State | None, Problem | None]:
+        """Record what came of a job."""
+        for how, seconds in outcome.calls:
+            self._observer.triton_called(how, seconds)
+        # Once recorded as ended a job beats no more, and must not be taken for lost while it is tidied up.
+        self._held[job.id].stop = "finishing"
+        problem = outcome.problem
+        if problem is not None and job.method == NETWORK_METHOD and problem.code in DOWN:
+            self._breaker.failed(problem)
+            return await asyncio.to_thread(self._store.put_off, job, problem), problem
+        if problem is not None:
+            kept = await asyncio.to_thread(self._store.fail, job, problem)
+            return (State.FAILED if kept else None), problem
+        if job.method == NETWORK_METHOD:
+            self._breaker.succeeded()
+        result = outcome.result or {}
+        finished = await asyncio.to_thread(
+            self._store.complete,
+            job,
+            artefacts=outcome.artefacts,
+            others=outcome.others,
+            warnings=result["warnings"],
+            scores=result["scores"],
+            timings=result["timings"],
+        )
+        if not finished:
+            # Deleted or given to another worker meanwhile: what we stored belongs to nobody.
+            await self._execution.forget(job)
+            return None, None
+        if job.attempt > 1:
+            await self._execution.forget_earlier(job)
+        for stage, seconds in result["timings"].items():
+            self._observer.stage_done(stage, job.method, seconds)
+        for name, value in result["scores"].items():
+            self._observer.score(name, value)
+        return State.DONE, None
+
     async def _after_stop(self, job: Job) -> State | None:
         held = self._held.get(job.id)
         reason = held.stop if held else "shutdown"
-        await self._storage.delete_prefix(_results(job))
+        with suppress(Exception):
+            await self._execution.forget(job)
         if reason == "cancel":
             await asyncio.to_thread(self._store.stopped, job)
             return State.CANCELLED
@@ -220,110 +370,22 @@ class Worker:
             await asyncio.to_thread(self._store.give_back, job)
         return None
 
-    async def _reconstruct(self, job: Job) -> Problem | None:
-        if job.method == "qsm-vit" and (problem := await self._await_triton(job)) is not None:
-            return problem
-        async with self._scratch.folder() as folder:
-            sources = await self._fetch_uploads(job, folder)
-            output = folder / "results"
-            output.mkdir()
-            task = {
-                "task": "reconstruct",
-                "sources": sources,
-                "parameters": job.parameters,
-                "output": str(output),
-                "triton_url": self._settings.triton_url,
-                "triton_timeout": self._settings.triton_timeout,
-                "job_timeout": self._settings.job_timeout,
-            }
-            try:
-                async with asyncio.timeout(self._settings.job_timeout):
-                    answer = await self._compute(job, task)
-            except TimeoutError:
-                return deadline_exceeded(self._settings.job_timeout)
-            except ProcessDiedError as error:
-                return worker_lost(f"The computing process ended unexpectedly (status {error.returncode}).")
-            if answer["kind"] == "problem":
-                return Problem(**answer["problem"])
-            await self._keep_results(job, answer["result"], output)
-        return None
-
-    async def _await_triton(self, job: Job) -> Problem | None:
-        deadline = time.monotonic() + self._settings.triton_patience
-        told: str | None = None
-        while (problem := await self._triton_trouble()) is not None:
-            if time.monotonic() >= deadline:
-                return problem
-            if problem.detail != told:
-                told = problem.detail
-                await asyncio.to_thread(self._store.progress, job, note=f"Waiting: {told}")
-                self._hub.notify(job.id)
-            await asyncio.sleep(0.5)
-        return None
-
-    async def _fetch_uploads(self, job: Job, folder: Path) -> list[dict[str, str]]:
-        sources = []
-        for number, upload in enumerate(job.uploads):
-            path = folder / f"upload-{number}"
-            await self._storage.fetch(f"{job.prefix}/{upload.key}", path)
-            sources.append({"role": upload.role, "name": upload.name, "path": str(path)})
-        return sources
-
-    async def _compute(self, job: Job, task: dict[str, Any]) -> dict[str, Any]:
-        reported_at, reported_stage = 0.0, ""
-        async with self._pool.lease() as process:
-            async for message in process.perform(task):
-                if message["kind"] != "progress":
-                    return message
-                stage, now = message["stage"], time.monotonic()
-                if stage == reported_stage and now - reported_at < REPORT_EVERY:
-                    continue
-                reported_at, reported_stage = now, stage
-                await asyncio.to_thread(
-                    self._store.progress,
-                    job,
-                    stage=stage,
-                    # The rest is storing the results.
-                    fraction=0.99 * message["fraction"],
-                    note=message["detail"] or None,
-                )
-                self._hub.notify(job.id)
-        raise ProcessDiedError(None)
-
-    async def _keep_results(self, job: Job, result: dict[str, Any], output: Path) -> None:
-        artefacts, others = [], []
-        for number, entry in enumerate(result["files"]):
-            # Numbers, not file names, in the store: a name may say whose head it is.
-            key, path = f"results/{job.attempt}/{number}", output / entry["file"]
-            await self._storage.put_file(f"{job.prefix}/{key}", path)
-            size = path.stat().st_size
-            if entry["artefact"] is None:
-                others.append(StoredFile(entry["file"], key, size, entry["media_type"]))
-            else:
-                shape, voxel_size = tuple(result["shape"]), tuple(result["voxel_size"])
-                artefacts.append(
-                    StoredArtefact(entry["artefact"], entry["file"], key, size, shape, voxel_size)
-                )
-        # Once recorded as done a job beats no more, and must not be taken for lost while it is tidied up.
-        self._held[job.id].stop = "finishing"
-        finished = await asyncio.to_thread(
-            self._store.complete,
-            job,
-            artefacts=artefacts,
-            others=others,
-            warnings=result["warnings"],
-            scores=result["scores"],
-            timings=result["timings"],
-        )
-        if not finished:
-            # Deleted or given to another worker meanwhile: what we stored belongs to nobody.
-            await self._storage.delete_prefix(_results(job))
-            raise asyncio.CancelledError
-        for stage, seconds in result["timings"].items():
-            self._observer.stage_done(stage, job.method, seconds)
-        for name, value in result["scores"].items():
-            self._observer.score(name, value)
+    async def _after_error(self, job: Job, error: Exception) -> tuple[State | None, Problem]:
+        """A database or a storage that was away for a moment is no reason to fail; a defect of ours is."""
+        problem = internal(type(error).__name__)
+        end = self._store.fail
+        if isinstance(error, PASSING):
+            end = self._store.put_off  # type: ignore[assignment]
+            await asyncio.sleep(1.0)
+        with suppress(Exception):
+            ended = await asyncio.to_thread(end, job, problem)
+            return (State.FAILED if ended is True else ended or None), problem
+        # Nothing could be recorded: the job is taken back when it has been silent for long enough.
+        return None, problem
 
 
-def _results(job: Job) -> str:
-    return f"{job.prefix}/results/{job.attempt}"
+def _level(state: State | None, problem: Problem | None) -> int:
+    """An error is what failed by our fault; what will be tried again, or was the scan's, is a warning."""
+    if problem is None:
+        return logging.INFO
+    return logging.ERROR if state is State.FAILED and problem.status >= 500 else logging.WARNING

@@ -54,7 +54,8 @@ def downgrade() -> None:
 def _fill() -> None:
     connection = op.get_bind()
     jobs = sa.table(
-        "jobs", *(sa.column(name) for name in ("id", "parameters", "summary", "uploads", "artefacts", "others")),
+        "jobs",
+        *(sa.column(name) for name in ("id", "parameters", "summary", "uploads", "artefacts", "others")),
         sa.column("method"), sa.column("work"), sa.column("stored_bytes"),
     )  # fmt: skip
     for row in connection.execute(sa.select(jobs)).mappings().all():
