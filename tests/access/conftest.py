@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import httpx
 import jwt
@@ -26,6 +29,7 @@ from qsm_ai.inference.ports import any_free
 from qsm_ai.jobs.database import Database
 
 AUDIENCE = "qsm-ai"
+CLIENT_SECRET = "known to the page and the issuer"  # noqa: S105 - of an issuer that lives for a test
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -66,6 +70,9 @@ class Issuer:
         self.jwks_uri = f"{self.url}/keys"
         self.down = False
         self.asked: list[str] = []
+        self.codes: dict[str, str] = {}
+        self.person = "u-1"
+        self.lifetime = 600.0
         self.keys: dict[str, PrivateKey] = {}
         self.published: list[dict[str, Any]] = []
         self.rotate("first", number=0)
@@ -73,19 +80,33 @@ class Issuer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                outer.asked.append(self.path)
+                outer.asked.append(self.path.partition("?")[0])
+                if self.path.startswith("/authorize?"):
+                    self.send_response(302)
+                    self.send_header("Location", outer.authorize(self.path.partition("?")[2]))
+                    self.end_headers()
+                    return
                 documents: dict[str, Any] = {
                     "/.well-known/openid-configuration": {
                         "issuer": outer.claimed_issuer,
                         "jwks_uri": outer.jwks_uri,
                         "authorization_endpoint": f"{outer.url}/authorize",
                         "token_endpoint": f"{outer.url}/token",
+                        "response_types_supported": ["code"],
+                        "code_challenge_methods_supported": ["S256"],
                     },
                     "/keys": {"keys": outer.published},
                 }
                 found = None if outer.down else documents.get(self.path)
-                body = json.dumps(found).encode()
-                self.send_response(500 if outer.down else 404 if found is None else 200)
+                self.answer(500 if outer.down else 404 if found is None else 200, found)
+
+            def do_POST(self) -> None:
+                sent = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                self.answer(200, outer.redeem(dict(parse_qsl(sent)), self.headers["Authorization"]))
+
+            def answer(self, status: int, document: Any) -> None:
+                body = json.dumps(document).encode()
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -109,6 +130,25 @@ class Issuer:
         """Publish one new key instead of all old ones."""
         self.keys = {kid: make_key(algorithm, number)}
         self.published = [as_jwk(self.keys[kid], kid, algorithm if name_algorithm else None, algorithm)]
+
+    def authorize(self, query: str) -> str:
+        """Let whoever is at the browser in, as ``person``; where the browser is to go."""
+        asked = dict(parse_qsl(query))
+        assert asked["response_type"] == "code"
+        assert asked["client_id"] == AUDIENCE
+        code = secrets.token_hex(16)
+        self.codes[code] = asked["nonce"]
+        return f"{asked['redirect_uri']}?{urlencode({'code': code, 'state': asked['state']})}"
+
+    def redeem(self, sent: dict[str, str], authorization: str | None) -> dict[str, Any]:
+        """Tokens for a code, once, for the page that knows the secret."""
+        given = base64.b64decode((authorization or "").removeprefix("Basic ")).decode()
+        assert given == f"{AUDIENCE}:{CLIENT_SECRET}" or sent.get("client_secret") == CLIENT_SECRET
+        nonce = self.codes.pop(sent["code"])
+        token = self.token(
+            self.person, nonce=nonce, name=f"Dr {self.person}", exp=time.time() + self.lifetime
+        )
+        return {"id_token": token, "access_token": "opaque", "token_type": "Bearer", "expires_in": 600}
 
     def token(
         self,
@@ -171,7 +211,7 @@ class Backend:
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
             try:

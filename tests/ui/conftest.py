@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -25,6 +25,12 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a backend without Triton: closed-form methods only."""
     with _backend(tmp_path_factory.mktemp("backend")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def start_api() -> Callable[..., AbstractContextManager[str]]:
+    """Start a backend in a folder, with settings of one's own; its address."""
+    return _backend
 
 
 @pytest.fixture
@@ -78,13 +84,13 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AppTest
 
     def open_at(url: str, **query: str) -> AppTest:
         monkeypatch.setenv("QSM_API_URL", url)
-        session.backend.clear()
+        session.shared_backend.clear()
         page = AppTest.from_file(str(Path(qsm_ai.ui.app.__file__)), default_timeout=30)
         for key, value in query.items():
             page.query_params[key] = value
         return page.run()
 
     yield open_at
-    session.backend().close()
+    session.shared_backend().close()
     st.cache_resource.clear()
     st.cache_data.clear()

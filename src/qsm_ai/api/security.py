@@ -164,7 +164,7 @@ def _require_own_page(context: Context, scope: Scope, headers: Headers) -> None:
     if not settings.published_at and not _is_local_socket(scope):
         raise _from_elsewhere("Without access control this service answers on this machine only.")
     host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-    if not is_loopback(host) and "." in host:
+    if not is_loopback(host) and ("." in host or ":" in host):
         raise _from_elsewhere("Without access control this service answers to its own name only.")
     origin = headers.get("origin")
     if origin is None or scope["method"] in SAFE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from qsm_ai.ui import job_page, new_scan, session, style
+from qsm_ai.ui import job_page, new_scan, session, sign_in, style
 from qsm_ai.ui.measuring import drawing
 from qsm_ai.ui.notices import DISCLAIMER, escape
 
@@ -13,6 +13,8 @@ def main() -> None:
     """Draw the page once."""
     st.set_page_config(page_title="QSM-AI", page_icon=":material/neurology:", layout="wide")
     style.apply()
+    if not sign_in.require(session.backend()):
+        return
     with st.sidebar:
         _sidebar()
     job_id = session.current_job()
@@ -43,6 +45,7 @@ def _sidebar() -> None:
                     args=(entry.id,),
                 )
     st.space("medium")
+    sign_in.sidebar()
     _status()
     st.caption(DISCLAIMER)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
@@ -16,6 +19,7 @@ from qsm_ai.ui.submission import Submission
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Axis = Literal["axial", "coronal", "sagittal"]
 T = TypeVar("T")
+_CREDENTIALS = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 class Problem(Exception):  # noqa: N818 - what the API calls it
@@ -198,6 +202,26 @@ class Statistics:
         )
 
 
+@dataclass(frozen=True)
+class Account:
+    """Who the visitor is to the API.
+
+    Attributes
+    ----------
+    way : ``none`` where there is no access control, otherwise ``key`` or ``oidc``
+    expires_at : seconds since 1970 from which on the key or token is worth nothing; None for never
+    """
+
+    way: str
+    expires_at: float | None = None
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """From the API's JSON."""
+        ends = document.get("expires_at")
+        return cls(document["way"], None if ends is None else datetime.fromisoformat(ends).timestamp())
+
+
 class Backend:
     """The API at one address.
 
@@ -214,6 +238,23 @@ class Backend:
         # Long writes: a scan of some hundred megabytes over a slow link. Reads wait for validation only.
         timeout = httpx.Timeout(connect=5, read=120, write=600, pool=10)
         self._http = httpx.Client(base_url=self.url, timeout=timeout)
+        self._credentials: str | None = None
+
+    def on_behalf_of(self, credentials: str | None) -> Backend:
+        """The same API over the same connections, asked as the holder of a token or key.
+
+        Parameters
+        ----------
+        credentials : str or None
+            ``None`` for nobody in particular.
+        """
+        other = copy(self)
+        other._credentials = credentials
+        return other
+
+    def account(self) -> Account:
+        """Who the API takes the visitor for."""
+        return _read(self._request("GET", "/api/v1/me"), Account.from_document)
 
     def close(self) -> None:
         """Close its connections."""
@@ -283,9 +324,22 @@ class Backend:
             params={"axis": axis, "index": index, "low": low, "high": high},
         ).content
 
+    def _identity(self) -> dict[str, str]:
+        if not self._credentials:
+            return {}
+        if not _CREDENTIALS.fullmatch(self._credentials):
+            # What no header may hold is no key either.
+            raise Problem(
+                "invalid-credentials",
+                "The key or token is not valid (any more).",
+                "Check that it is complete.",
+            )
+        return {"Authorization": f"Bearer {self._credentials}"}
+
     def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        identity = self._identity()
         with _as_problem(), calling(method, path) as call:
-            headers = {**call.headers, **(arguments.pop("headers", None) or {})}
+            headers = {**call.headers, **identity, **(arguments.pop("headers", None) or {})}
             answer = self._http.request(method, path, headers=headers, **arguments)
             call.status = answer.status_code
         if answer.is_success:

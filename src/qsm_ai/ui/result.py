@@ -11,7 +11,7 @@ from typing import Any
 import streamlit as st
 
 from qsm_ai.ui import session
-from qsm_ai.ui.backend import Artefact, Job, Problem, Statistics
+from qsm_ai.ui.backend import Artefact, Backend, Job, Problem, Statistics
 from qsm_ai.ui.command import command_line
 from qsm_ai.ui.notices import escape, file_size, quantity, ratio, show_problem
 from qsm_ai.ui.viewer import viewer
@@ -133,7 +133,7 @@ def _distribution(job: Job, volumes: list[Artefact]) -> None:
         st.caption("The outermost bars hold what lies below the 1st and above the 99th percentile.")
 
 
-@st.cache_data(max_entries=200, ttl=3600, show_spinner=False)
+@st.cache_data(scope="session", max_entries=200, ttl=3600, show_spinner=False)
 def _in_brain(job_id: str, artefact: str) -> Statistics:
     return session.backend().statistics(job_id, artefact)
 
@@ -195,7 +195,7 @@ def methods_text(report: Mapping[str, Any]) -> str:
     return "\n\n".join([report["methods"], "\n".join(citations)])
 
 
-@st.cache_data(max_entries=50, ttl=3600, show_spinner=False)
+@st.cache_data(scope="session", max_entries=50, ttl=3600, show_spinner=False)
 def _report(job_id: str) -> dict[str, Any]:
     return session.backend().report(job_id)
 
@@ -204,7 +204,7 @@ def _files(job: Job) -> None:
     report = f"{job.name}_qsm.json"
     st.download_button(
         "Download everything",
-        data=lambda: _everything(job, report),
+        data=partial(_everything, session.backend(), job, report),
         file_name=f"{job.name}_qsm.zip",
         mime="application/zip",
         icon=":material/download:",
@@ -233,11 +233,11 @@ def _file(job_id: str, name: str, title: str, file: str, detail: str) -> None:
     )
 
 
-def _everything(job: Job, report: str) -> bytes:
+def _everything(backend: Backend, job: Job, report: str) -> bytes:
     buffer = io.BytesIO()
     # The maps are compressed already.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for artefact in job.artefacts:
-            archive.writestr(artefact.file, session.backend().artefact(job.id, artefact.name))
-        archive.writestr(report, session.backend().artefact(job.id, "report"))
+            archive.writestr(artefact.file, backend.artefact(job.id, artefact.name))
+        archive.writestr(report, backend.artefact(job.id, "report"))
     return buffer.getvalue()

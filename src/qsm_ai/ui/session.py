@@ -8,6 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from qsm_ai.ui import sign_in
 from qsm_ai.ui.backend import Backend
 from qsm_ai.ui.uploads import File
 
@@ -28,9 +29,14 @@ class Entry:
     name: str
 
 
-@st.cache_resource
 def backend() -> Backend:
-    """The API at ``QSM_API_URL``, one client for all visitors."""
+    """The API, asked on behalf of the visitor."""
+    return shared_backend().on_behalf_of(sign_in.credentials())
+
+
+@st.cache_resource
+def shared_backend() -> Backend:
+    """The API at ``QSM_API_URL``: one set of connections for all visitors, on behalf of none."""
     return Backend(os.environ.get("QSM_API_URL", "http://127.0.0.1:8000"))
 
 

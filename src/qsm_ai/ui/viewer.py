@@ -208,7 +208,7 @@ def spread(found: Statistics, unit: str) -> str:
     return f"{mean} ± {quantity(found.standard_deviation, unit)}"
 
 
-@st.cache_data(max_entries=200, ttl=3600, show_spinner=False)
+@st.cache_data(scope="session", max_entries=200, ttl=3600, show_spinner=False)
 def _in_sphere(job_id: str, artefact: str, centre: tuple[int, int, int], radius: float) -> Statistics:
     return session.backend().statistics(job_id, artefact, centre=centre, radius=radius)
 
@@ -250,7 +250,7 @@ def draw(job_id: str, view: View) -> list[Image.Image]:
     return pictures
 
 
-@st.cache_data(max_entries=900, ttl=3600, show_spinner=False)
+@st.cache_data(scope="session", max_entries=900, ttl=3600, show_spinner=False)
 def _slice(job_id: str, artefact: str, axis: Axis, index: int, window: tuple[float, float]) -> bytes:
     return session.backend().slice(job_id, artefact, axis, index, window)
 
