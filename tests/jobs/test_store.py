@@ -253,7 +253,18 @@ def test_a_worker_that_was_given_up_can_change_nothing_any_more(store: JobStore)
     assert not store.give_back(lost)
     assert store.get(taken.id).state is State.RUNNING
     assert complete(store, taken)
-    assert not complete(store, taken)
+
+
+def test_an_end_recorded_twice_is_recorded_once(store: JobStore) -> None:
+    """Whoever lost the connection before the answer came asks again."""
+    add(store)
+    job = claim(store)
+    assert complete(store, job)
+    assert complete(store, job)
+    assert [event.data["state"] for event in store.events(job.id)] == ["queued", "running", "done"]
+    assert not store.fail(job, PROBLEM)
+    assert store.get(job.id).state is State.DONE
+    assert store.add(job, max_queued=1).state is State.DONE
 
 
 def test_a_job_that_kills_its_workers_fails_in_the_end(store: JobStore) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -17,6 +18,12 @@ CHANNEL = "qsm_jobs"
 """Where PostgreSQL tells of news about jobs."""
 
 LOCK_WAIT_MS = 30_000
+
+PAUSES = (0.05, 0.2, 0.5)
+"""Seconds before a transaction whose connection broke is begun again."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Database:
@@ -76,6 +83,26 @@ class Database:
             connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             connection.close()
+
+
+def persistent(method: Callable[P, R]) -> Callable[P, R]:
+    """Begin a transaction anew when its connection breaks; for methods that may happen twice.
+
+    Whether what was told to commit did so is not known when the connection breaks at that moment.
+    """
+
+    @functools.wraps(method)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        for pause in PAUSES:
+            try:
+                return method(*args, **kwargs)
+            except sa.exc.DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+            time.sleep(pause)
+        return method(*args, **kwargs)
+
+    return wrapper
 
 
 class _ServerClock:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from qsm_ai.jobs.database import persistent
 from qsm_ai.jobs.intake import UNFINISHED
 from qsm_ai.jobs.records import Job, State
 from qsm_ai.jobs.rows import job_of
@@ -35,6 +36,7 @@ class Usage:
 class Figures(Transitions):
     """What can be counted."""
 
+    @persistent
     def counts(self) -> dict[State, int]:
         """How many jobs are in each state."""
         query = sa.select(JOBS.c.state, sa.func.count()).group_by(JOBS.c.state)
@@ -42,6 +44,7 @@ class Figures(Transitions):
             found = {row[0]: row[1] for row in connection.execute(query)}
         return {state: found.get(state.value, 0) for state in State}
 
+    @persistent
     def usage(self, owner: str) -> Usage:
         """What an owner takes up, for quotas."""
         unfinished = sa.case((JOBS.c.state.in_(UNFINISHED), 1), else_=0)
@@ -53,6 +56,7 @@ class Figures(Transitions):
             jobs, stored = connection.execute(query).one()
             return Usage(int(jobs), int(stored))
 
+    @persistent
     def oldest_queued(self) -> float | None:
         """When the job that waits longest was queued."""
         query = sa.select(sa.func.min(JOBS.c.queued_at)).where(JOBS.c.state == State.QUEUED.value)
@@ -60,12 +64,14 @@ class Figures(Transitions):
             value = connection.execute(query).scalar_one()
             return None if value is None else float(value)
 
+    @persistent
     def running(self) -> list[Job]:
         """The jobs that run, the one that began first in front."""
         query = sa.select(JOBS).where(JOBS.c.state == State.RUNNING.value).order_by(JOBS.c.started_at)
         with self._database.reading() as connection:
             return [job_of(row) for row in connection.execute(query).mappings()]
 
+    @persistent
     def pace(self, method: str) -> float | None:
         """Seconds per unit of work (voxels times echoes) of this method lately; ``None`` if unknown."""
         query = (
@@ -78,17 +84,20 @@ class Figures(Transitions):
             paces = sorted(float(pace) for pace in connection.execute(query).scalars() if pace is not None)
         return paces[len(paces) // 2] if paces else None
 
+    @persistent
     def known_ids(self) -> set[str]:
         """Ids of all jobs."""
         with self._database.reading() as connection:
             return set(connection.execute(sa.select(JOBS.c.id)).scalars())
 
+    @persistent
     def finished_before(self, moment: float) -> list[str]:
         """Ids of the jobs that ended before ``moment``."""
         query = sa.select(JOBS.c.id).where(JOBS.c.finished_at < moment)
         with self._database.reading() as connection:
             return [str(found) for found in connection.execute(query).scalars()]
 
+    @persistent
     def untidy_since(self, moment: float) -> list[Job]:
         """Jobs that ended after ``moment`` and of which an attempt that was cut short may have left files."""
         untidy = sa.or_(JOBS.c.attempt > 1, JOBS.c.state != State.DONE.value)
@@ -96,6 +105,7 @@ class Figures(Transitions):
         with self._database.reading() as connection:
             return [job_of(row) for row in connection.execute(query).mappings()]
 
+    @persistent
     def news(self, after: int, limit: int = 500) -> list[tuple[int, str]]:
         """Numbers and jobs of the events after ``after``, oldest first."""
         query = sa.select(EVENTS.c.id, EVENTS.c.job_id).where(EVENTS.c.id > after)
@@ -105,6 +115,7 @@ class Figures(Transitions):
                 for row in connection.execute(query.order_by(EVENTS.c.id).limit(limit))
             ]
 
+    @persistent
     def latest_event(self) -> int:
         """Number of the newest event."""
         with self._database.reading() as connection:

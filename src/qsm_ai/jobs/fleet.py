@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from qsm_ai.jobs.database import persistent
 from qsm_ai.jobs.problem import Problem, expired
 from qsm_ai.jobs.records import State, WorkerRecord
 from qsm_ai.jobs.tables import JOBS, WORKERS
@@ -20,6 +21,7 @@ FORGOTTEN_AFTER = 600.0
 class Fleet(Transitions):
     """The workers' record of themselves."""
 
+    @persistent
     def announce(self, worker: WorkerRecord) -> None:
         """Say that a worker is there, and how it is; ``seen_at`` is now."""
         now = self._now()
@@ -41,22 +43,26 @@ class Fleet(Transitions):
                 connection.execute(WORKERS.insert().values(name=worker.name, started_at=now, **values))
                 connection.execute(WORKERS.delete().where(WORKERS.c.seen_at < now - FORGOTTEN_AFTER))
 
+    @persistent
     def retire(self, name: str) -> None:
         """Forget a worker that ends."""
         with self._database.writing() as connection:
             connection.execute(WORKERS.delete().where(WORKERS.c.name == name))
 
+    @persistent
     def workers(self) -> list[WorkerRecord]:
         """The workers that told of themselves lately."""
         query = sa.select(WORKERS).where(WORKERS.c.seen_at >= self._now() - GONE_AFTER)
         with self._database.reading() as connection:
             return [WorkerRecord(**row) for row in connection.execute(query.order_by("name")).mappings()]
 
+    @persistent
     def expire(self) -> list[str]:
         """Fail the queued jobs whose deadline has passed; their ids."""
         late = sa.and_(JOBS.c.state == State.QUEUED.value, JOBS.c.deadline_at < self._now())
         return self._fail_waiting(late, expired())
 
+    @persistent
     def give_up(self, method: str, problem: Problem, *, waiting_since: float) -> list[str]:
         """Fail the jobs of a method that wait since before ``waiting_since`` for what does not come."""
         waiting = sa.and_(
@@ -64,6 +70,7 @@ class Fleet(Transitions):
         )
         return self._fail_waiting(waiting, problem)
 
+    @persistent
     def explain(self, method: str, note: str | None) -> list[str]:
         """Say why the queued jobs of a method wait, or that they do not any more; ids of those concerned."""
         now = self._now()

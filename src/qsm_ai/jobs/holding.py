@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from qsm_ai.jobs.database import persistent
 from qsm_ai.jobs.fairness import fair_order
 from qsm_ai.jobs.problem import Problem, worker_lost
 from qsm_ai.jobs.records import Job, State, StoredArtefact, StoredFile, Waiting
@@ -29,6 +30,7 @@ OVERTAKEN_FOR = 60.0
 class Holding(Transitions):
     """The workers' side of the store."""
 
+    @persistent
     def claim(
         self,
         worker: str,
@@ -65,15 +67,18 @@ class Holding(Transitions):
                     return job
         return None
 
+    @persistent
     def queue(self) -> list[str]:
         """Ids of the queued jobs in the order in which they will be taken."""
         return [waiting.id for waiting in self.waiting()]
 
+    @persistent
     def waiting(self) -> list[Waiting]:
         """The queued jobs in the order in which they will be taken."""
         with self._database.reading() as connection:
             return self._order(connection)
 
+    @persistent
     def beat(self, holds: Mapping[str, int]) -> dict[str, str]:
         """Say that the jobs (id: attempt) are still worked on; which of them must stop, and why.
 
@@ -105,6 +110,7 @@ class Holding(Transitions):
                     connection.execute(JOBS.update().where(mine).values(heartbeat_at=now))
         return stop
 
+    @persistent
     def progress(
         self, job: Job, *, stage: str | None = None, fraction: float = 0.0, note: str | None = None
     ) -> bool:
@@ -122,6 +128,7 @@ class Holding(Transitions):
             self._record(connection, job.id, "progress", data, now)
             return True
 
+    @persistent
     def complete(
         self,
         job: Job,
@@ -132,7 +139,7 @@ class Holding(Transitions):
         scores: Mapping[str, float],
         timings: Mapping[str, float],
     ) -> bool:
-        """Record the result of a held job; ``False`` if it is not held any more."""
+        """Record the result of a held job; ``False`` if it is not held any more. Twice is as good as once."""
         files = [asdict(artefact) for artefact in artefacts], [asdict(other) for other in others]
         values = {
             "artefacts": files[0],
@@ -147,14 +154,17 @@ class Holding(Transitions):
         }
         return self._end(job, State.DONE, values)
 
+    @persistent
     def fail(self, job: Job, problem: Problem) -> bool:
         """Record why a held job failed; ``False`` if it is not held any more."""
         return self._end(job, State.FAILED, {"problem": problem.to_dict()})
 
+    @persistent
     def stopped(self, job: Job) -> bool:
         """Record that a held job was stopped as its user wanted; ``False`` if it is not held any more."""
         return self._end(job, State.CANCELLED, {})
 
+    @persistent
     def give_back(self, job: Job) -> bool:
         """Put a held job back into the queue, where it was, because its worker shuts down."""
         now = self._now()
@@ -164,6 +174,7 @@ class Holding(Transitions):
             self._requeue(connection, job.id, now)
             return True
 
+    @persistent
     def put_off(self, job: Job, problem: Problem) -> State | None:
         """Put a held job back because of a problem that is not its own, until that has happened too often.
 
@@ -178,6 +189,7 @@ class Holding(Transitions):
                 return None
             return self._take_back(connection, job.id, now, problem)
 
+    @persistent
     def reap(self, *, silent_for: float, dead_workers: Sequence[str] = ()) -> list[str]:
         """Take back the jobs of workers that are dead or were silent for ``silent_for`` seconds.
 
@@ -208,6 +220,7 @@ class Holding(Transitions):
                     self._take_back(connection, job_id, now, lost)
             return [str(row[0]) for row in rows]
 
+    @persistent
     def holders(self) -> set[str]:
         """Names of the workers that hold jobs."""
         query = sa.select(JOBS.c.worker).where(JOBS.c.state == State.RUNNING.value).distinct()
@@ -263,6 +276,10 @@ class Holding(Transitions):
         now = self._now()
         with self._database.writing() as connection:
             if not self._holds(connection, job):
-                return False
+                # It may have been recorded, and the answer not have arrived.
+                mine = sa.and_(
+                    JOBS.c.id == job.id, JOBS.c.attempt == job.attempt, JOBS.c.state == state.value
+                )
+                return connection.execute(sa.select(JOBS.c.id).where(mine)).first() is not None
             self._finish(connection, job.id, state, now, values)
             return True

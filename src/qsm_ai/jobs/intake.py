@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from qsm_ai.jobs.errors import IdempotencyConflictError, OwnerLimitError, QueueFullError, WrongStateError
+from qsm_ai.jobs.database import persistent
+from qsm_ai.jobs.errors import (
+    IdempotencyConflictError,
+    JobNotFoundError,
+    OwnerLimitError,
+    QueueFullError,
+    WrongStateError,
+)
 from qsm_ai.jobs.memory import needed_mb
 from qsm_ai.jobs.records import Event, Job, State
 from qsm_ai.jobs.rows import job_of
@@ -20,6 +28,7 @@ UNFINISHED = (State.QUEUED.value, State.RUNNING.value)
 class Intake(Transitions):
     """The clients' side of the store."""
 
+    @persistent
     def add(self, job: Job, *, max_queued: int, max_unfinished: int | None = None) -> Job:
         """Put a new job into the queue, or find the one that the same request made before.
 
@@ -46,6 +55,8 @@ class Intake(Transitions):
         now = self._now()
         with self._database.writing() as connection:
             self._database.one_at_a_time(connection, _ADDING)
+            with suppress(JobNotFoundError):  # it was recorded, and the answer did not arrive
+                return self._read(connection, job.id)
             if job.idempotency_key is not None:
                 earlier = self._earlier(connection, job.owner, job.idempotency_key)
                 if earlier is not None:
@@ -78,11 +89,13 @@ class Intake(Transitions):
             self._record(connection, job.id, "state", {"state": State.QUEUED.value}, now)
             return self._read(connection, job.id)
 
+    @persistent
     def find_by_key(self, owner: str, idempotency_key: str) -> Job | None:
         """The job that an earlier request of this owner made under this key."""
         with self._database.reading() as connection:
             return self._earlier(connection, owner, idempotency_key)
 
+    @persistent
     def get(self, job_id: str, *, owner: str | None = None) -> Job:
         """The job; another owner's is not found.
 
@@ -93,6 +106,7 @@ class Intake(Transitions):
         with self._database.reading() as connection:
             return self._read(connection, job_id, owner)
 
+    @persistent
     def page(
         self,
         *,
@@ -126,6 +140,7 @@ class Intake(Transitions):
         with self._database.reading() as connection:
             return [job_of(row) for row in connection.execute(query).mappings()]
 
+    @persistent
     def cancel(self, job_id: str) -> Job:
         """Cancel a queued job at once, ask the worker of a running one to stop; an ended job stays as it is.
 
@@ -162,6 +177,7 @@ class Intake(Transitions):
             self._requeue(connection, job_id, now, queued_at=now, lost=0, deadline_at=deadline_at)
             return self._read(connection, job_id)
 
+    @persistent
     def delete(self, job_id: str) -> None:
         """Forget a job and its events; a worker that still runs it finds that it holds nothing any more."""
         with self._database.writing() as connection:
@@ -176,6 +192,7 @@ class Intake(Transitions):
             self._database.tell(connection, job_id)
         self._database.empty_journal()
 
+    @persistent
     def events(self, job_id: str, after: int = 0) -> list[Event]:
         """What happened to a job since event ``after``, oldest first."""
         query = sa.select(EVENTS).where(EVENTS.c.job_id == job_id, EVENTS.c.id > after).order_by(EVENTS.c.id)

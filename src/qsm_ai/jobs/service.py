@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
+from sqlalchemy.exc import DBAPIError
+
 from qsm_ai.jobs.errors import JobNotFoundError, TooLargeForWorkersError
 from qsm_ai.jobs.forecast import Forecast
 from qsm_ai.jobs.hub import Hub
@@ -81,6 +83,15 @@ class Jobs:
         if job.deadline_at is None and self._deadline is not None:
             job = replace(job, deadline_at=await asyncio.to_thread(self._store.now) + self._deadline)
         await self._refuse_too_large(job)
+        storing = asyncio.create_task(self._store_and_add(job, files, max_unfinished))
+        try:
+            return await asyncio.shield(storing)
+        except asyncio.CancelledError:
+            # Who asked is gone. What has begun is brought to an end, one way or the other.
+            await asyncio.gather(storing, return_exceptions=True)
+            raise
+
+    async def _store_and_add(self, job: Job, files: dict[str, Path], max_unfinished: int | None) -> Job:
         added: Job | None = None
         try:
             for key, path in files.items():
@@ -88,9 +99,13 @@ class Jobs:
             added = await asyncio.to_thread(
                 self._store.add, job, max_queued=self._max_queued, max_unfinished=max_unfinished
             )
+        except DBAPIError:
+            # Whether it was recorded is not known: if not, its files are swept as nobody's.
+            added = job
+            raise
         finally:
             if added is None or added.id != job.id:
-                await asyncio.shield(self._storage.delete_prefix(job.prefix))
+                await self._storage.delete_prefix(job.prefix)
         self._hub.notify(Hub.QUEUE)
         return added
 

@@ -316,8 +316,10 @@ class Worker:
 
     def _report(self, job: Job) -> Report:
         async def report(stage: str, fraction: float, note: str | None) -> None:
-            await asyncio.to_thread(self._store.progress, job, stage=stage, fraction=fraction, note=note)
-            self._hub.notify(job.id)
+            # A database that is away for a moment is no reason to begin again: the heartbeat decides.
+            with suppress(DBAPIError):
+                await asyncio.to_thread(self._store.progress, job, stage=stage, fraction=fraction, note=note)
+                self._hub.notify(job.id)
 
         return report
 
