@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from qsm_ai import __version__
 from qsm_ai.api import problems, security
+from qsm_ai.api.body_limit import BodyLimit
 from qsm_ai.api.context import Context
 from qsm_ai.api.middleware import RequestMiddleware, is_untraced
 from qsm_ai.api.problems import ProblemDocument
@@ -75,18 +76,30 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         registry=metrics.registry,
         excluded_handlers=["/healthz", "/readyz", "/metrics", "/docs", "/redoc", "/openapi.json"],
     ).add(metrics.request_done).instrument(app)
+    app.add_middleware(BodyLimit)
     app.add_middleware(RequestMiddleware)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "POST", "PUT", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "Range", "X-Request-ID"],
+        allow_headers=[
+            "Authorization",
+            "Content-Range",
+            "Content-Type",
+            "Idempotency-Key",
+            "If-None-Match",
+            "If-Range",
+            "Last-Event-ID",
+            "Range",
+            "X-Request-ID",
+        ],
         expose_headers=[
             "Location",
             "Retry-After",
             "Content-Range",
             "Content-Disposition",
             "ETag",
+            "Link",
             "X-Request-ID",
         ],
         allow_credentials=bool(settings.cors_origins),

@@ -89,6 +89,11 @@ class PendingUploads:
         """All uploads of an owner, newest first."""
         return await asyncio.to_thread(self._records.of, owner)
 
+    async def are_there(self, owner: str, upload_ids: Sequence[str]) -> bool:
+        """Whether all of these uploads exist."""
+        known = {upload.id for upload in await self.of(owner)}
+        return known.issuperset(upload_ids)
+
     async def present(self, upload: PendingUpload) -> int:
         """How many bytes of it are there, whichever way they came."""
         if upload.received or not self.presigner.can_sign:

@@ -14,8 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from qsm_ai.api.upload_records import NoRoomForUploadError, UploadNotFoundError
+from qsm_ai.jobs.errors import (
+    IdempotencyConflictError,
+    JobNotFoundError,
+    QueueFullError,
+    TooLargeForWorkersError,
+    WrongStateError,
+)
 from qsm_ai.jobs.problem import Problem
-from qsm_ai.jobs.store import JobNotFoundError, QueueFullError, WrongStateError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = 15
@@ -108,6 +114,14 @@ NO_ROOM = Problem(
     mend="Make jobs of the uploads, delete some, or try again after the time in Retry-After.",
 )
 
+BODY_TOO_LARGE = Problem(
+    code="too-large",
+    title="The request is too large",
+    status=413,
+    detail="The body of this request is larger than 1 MiB.",
+    mend="Send files to /api/v1/reconstruct or /api/v1/uploads; everything else is small.",
+)
+
 QUEUE_FULL = Problem(
     code="queue-full",
     title="The queue is full",
@@ -152,8 +166,45 @@ def install(app: FastAPI) -> None:
             )
         )
 
+    @app.exception_handler(IdempotencyConflictError)
+    async def _conflict(_request: Request, error: IdempotencyConflictError) -> JSONResponse:
+        return problem_response(
+            Problem(
+                code="idempotency-conflict",
+                title="The key is taken",
+                status=422,
+                detail="This Idempotency-Key came before with another scan or other parameters.",
+                mend="Use a new key for a new request.",
+            ),
+            job=error.job_id,
+        )
+
+    @app.exception_handler(TooLargeForWorkersError)
+    async def _no_worker(_request: Request, error: TooLargeForWorkersError) -> JSONResponse:
+        return problem_response(
+            Problem(
+                code="too-large-for-workers",
+                title="Not enough memory",
+                status=507,
+                detail=f"The scan needs {error.needed_mb} MiB; no worker gives more than {error.largest_mb}.",
+                mend="Crop the scan to the head, or send fewer echoes.",
+            )
+        )
+
     @app.exception_handler(RequestValidationError)
-    async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        whole_body = any(tuple(e["loc"]) == ("body",) for e in error.errors())
+        if whole_body and kind and kind != "application/json" and not kind.endswith("+json"):
+            return problem_response(
+                Problem(
+                    code="media-type",
+                    title="Another media type is expected",
+                    status=415,
+                    detail="The body of this request is a JSON document.",
+                    mend="Send it with Content-Type: application/json.",
+                )
+            )
         # Name the parameter and the rule, never the value.
         found = [(".".join(str(part) for part in e["loc"][1:]), e["msg"]) for e in error.errors()]
         return problem_response(
@@ -170,6 +221,8 @@ def install(app: FastAPI) -> None:
     async def _http(_request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == HTTPStatus.NOT_FOUND:
             return problem_response(NOT_FOUND)
+        if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return problem_response(BODY_TOO_LARGE, headers={"Connection": "close"})
         phrase = HTTPStatus(error.status_code).phrase
         return problem_response(
             Problem(

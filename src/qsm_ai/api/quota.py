@@ -9,16 +9,19 @@ from contextlib import asynccontextmanager
 from qsm_ai.api.context import Context
 from qsm_ai.api.problems import ProblemError
 from qsm_ai.jobs.figures import Usage
+from qsm_ai.jobs.records import Job
 
 
 @asynccontextmanager
-async def place_for_job(context: Context, owner: str) -> AsyncIterator[int]:
+async def place_for_job(context: Context, owner: str, earlier: Job | None = None) -> AsyncIterator[int]:
     """Hold a place for a job of a user.
 
     Parameters
     ----------
     context : Context
     owner : str
+    earlier : Job or None
+        That the same request has made already; it needs no other place.
 
     Yields
     ------
@@ -33,7 +36,7 @@ async def place_for_job(context: Context, owner: str) -> AsyncIterator[int]:
     """
     largest = context.settings.max_upload_bytes
     quotas = context.quotas
-    if not (quotas.jobs or quotas.stored):
+    if earlier is not None or not (quotas.jobs or quotas.stored):
         yield largest
         return
     with quotas.arriving(owner, await usage(context, owner)) as room:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import structlog
-from fastapi import Request, Response
+from fastapi import Header, Request, Response
 
 from qsm_ai.api.context import Context
 from qsm_ai.api.negotiation import negotiate
@@ -25,8 +25,25 @@ from qsm_ai.observe import tracing
 Found = TypeVar("Found")
 
 
-async def admit(context: Context, request: Request) -> None:
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=64,
+        pattern="^[!-~]+$",
+        description="Your word for this request: the same scan sent again with it makes no second job.",
+        examples=["0b7f3c5e-6a41-4b52-9d3e-2f1c8a7d9e10"],
+    ),
+]
+
+
+async def admit(context: Context, request: Request, owner: str, idempotency_key: str | None) -> Job | None:
     """Refuse what could not be answered anyway, before a body is taken in.
+
+    Returns
+    -------
+    Job or None
+        That an earlier request with this key has made.
 
     Raises
     ------
@@ -36,8 +53,12 @@ async def admit(context: Context, request: Request) -> None:
     """
     if negotiate(request.headers.get("accept"), OFFERS) is None:
         raise not_acceptable()
-    if not await context.jobs.has_room():
+    earlier = None
+    if idempotency_key is not None:
+        earlier = await context.jobs.find(owner, idempotency_key)
+    if earlier is None and not await context.jobs.has_room():
         raise QueueFullError
+    return earlier
 
 
 async def counted(context: Context, work: Awaitable[Found]) -> Found:
@@ -55,6 +76,7 @@ async def submit(
     owner: str,
     files: Sequence[ReceivedFile],
     fields: Mapping[str, Sequence[str]],
+    idempotency_key: str | None = None,
 ) -> tuple[Job, float]:
     """Check a scan and queue its job.
 
@@ -67,10 +89,12 @@ async def submit(
     files : ReceivedFile
         May be gone when this returns.
     fields : name: values in order
+    idempotency_key : str or None
 
     Returns
     -------
     Job
+        An earlier one, if the same scan came before under this key.
     float
         For how many seconds the client wants to wait for the result.
 
@@ -78,7 +102,7 @@ async def submit(
     ------
     ProblemError
         What is wrong with the input.
-    QueueFullError
+    QueueFullError, IdempotencyConflictError, TooLargeForWorkersError
     """
     parameters, summary = await counted(context, _checked(context, files, fields))
     job = Job(
@@ -92,11 +116,13 @@ async def submit(
         ),
         summary=summary,
         request_id=request.state.request_id,
+        idempotency_key=idempotency_key,
     )
     paths = {upload.key: file.path for upload, file in zip(job.uploads, files, strict=True)}
-    job = await context.jobs.submit(job, paths)
-    context.metrics.uploads.inc(sum(file.size for file in files))
-    return job, parameters.wait
+    made = await context.jobs.submit(job, paths)
+    if made.id == job.id:
+        context.metrics.uploads.inc(sum(file.size for file in files))
+    return made, parameters.wait
 
 
 def _trace() -> dict[str, dict[str, str]]:

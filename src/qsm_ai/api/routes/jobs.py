@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from qsm_ai.api.context import InContext, OwnedJob, Owner
+from qsm_ai.api.paging import address, cursor_behind, link_header, place_of
 from qsm_ai.api.parameters import invalid
 from qsm_ai.api.problems import NOT_FOUND, ProblemError, responses
 from qsm_ai.api.quota import place_for_job
@@ -26,7 +27,7 @@ from qsm_ai.api.representations import (
 from qsm_ai.api.schemas import JobList, JobRequest, JobView, Statistics
 from qsm_ai.api.slices import AXES, Axis, render
 from qsm_ai.api.statistics import sphere, statistics
-from qsm_ai.api.submission import admit, answer, counted, submit
+from qsm_ai.api.submission import IdempotencyKey, admit, answer, counted, submit
 from qsm_ai.jobs.records import State, StoredArtefact, StoredFile
 from qsm_ai.reconstruction.stages import ARTEFACTS
 
@@ -43,24 +44,50 @@ PRIVATE = "private, max-age=3600"
 """Results never change; they may stay in the browser, and nowhere between."""
 
 
-@router.get("", operation_id="list_jobs", summary="List jobs", responses=responses(422))
+@router.get(
+    "",
+    operation_id="list_jobs",
+    summary="List jobs",
+    responses={
+        200: {
+            "headers": {
+                "Link": {
+                    "description": "Addresses of the first and the next page.",
+                    "schema": {"type": "string"},
+                }
+            }
+        },
+        **responses(422),
+    },
+)
 async def list_jobs(
     context: InContext,
     owner: Owner,
+    response: Response,
     state: State | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    before: Annotated[
-        float | None, Query(allow_inf_nan=False, description="From `next` of the page before.")
+    cursor: Annotated[
+        str | None, Query(max_length=200, description="From `next` of the page before.")
     ] = None,
 ) -> JobList:
-    """Your jobs, newest first."""
-    jobs = await context.jobs.page(owner=owner, state=state, limit=limit + 1, before=before)
+    """Your jobs, newest first. `next` and the header `Link` lead to the next page."""
+    before, before_id = (None, "") if cursor is None else place_of(cursor)
+    jobs = await asyncio.to_thread(
+        context.store.page,
+        owner=owner,
+        state=state,
+        limit=limit + 1,
+        before=before,
+        before_id=before_id,
+    )
     page = jobs[:limit]
     views = await asyncio.gather(*(view(context, job) for job in page))
+    wanted = state.value if state else None
+    first = address("/api/v1/jobs", limit=limit, state=wanted)
     following = None
     if len(jobs) > limit:
-        wanted = f"&state={state.value}" if state else ""
-        following = f"/api/v1/jobs?limit={limit}{wanted}&before={page[-1].created_at!r}"
+        following = address("/api/v1/jobs", limit=limit, state=wanted, cursor=cursor_behind(page[-1]))
+    response.headers["Link"] = link_header(first, following)
     return JobList(jobs=list(views), next=following)
 
 
@@ -79,17 +106,26 @@ async def list_jobs(
         **responses(406, 409, 413, 415, 422, 429, 500, 503, 504, 507),
     },
 )
-async def create_job(wanted: JobRequest, request: Request, context: InContext, owner: Owner) -> Response:
+async def create_job(
+    wanted: JobRequest,
+    request: Request,
+    context: InContext,
+    owner: Owner,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
     """As `/api/v1/reconstruct`, with files that were sent to `/api/v1/uploads` before.
 
     The uploads become the job's; if the scan is refused, they stay, and the corrected request may name them
     again.
     """
-    await admit(context, request)
+    earlier = await admit(context, request, owner, idempotency_key)
     uses = [(use.role, use.upload) for use in wanted.files]
-    async with place_for_job(context, owner), context.scratch.folder() as folder:
+    if earlier is not None and not await context.pending.are_there(owner, [upload for _, upload in uses]):
+        # The same request came before, and its uploads have become that job.
+        return await answer(context, request, earlier, wanted.wait or 0.0)
+    async with place_for_job(context, owner, earlier), context.scratch.folder() as folder:
         files = await counted(context, context.pending.collect(owner, uses, folder))
-        job, wait = await submit(context, request, owner, files, wanted.fields())
+        job, wait = await submit(context, request, owner, files, wanted.fields(), idempotency_key)
     await context.pending.discard(owner, [upload for _, upload in uses])
     return await answer(context, request, job, wait)
 

@@ -13,7 +13,7 @@ from qsm_ai.api.problems import responses
 from qsm_ai.api.quota import place_for_job
 from qsm_ai.api.representations import RESULT_CONTENT
 from qsm_ai.api.schemas import JobView
-from qsm_ai.api.submission import admit, answer, counted, submit
+from qsm_ai.api.submission import IdempotencyKey, admit, answer, counted, submit
 from qsm_ai.reconstruction.options import BACKGROUNDS, METHODS, REFERENCES, UNWRAPPINGS
 
 router = APIRouter(prefix="/api/v1", tags=["reconstruct"])
@@ -82,14 +82,16 @@ _FORM: dict[str, Any] = {
         }
     },
 )
-async def reconstruct(request: Request, context: InContext, owner: Owner) -> Response:
+async def reconstruct(
+    request: Request, context: InContext, owner: Owner, idempotency_key: IdempotencyKey = None
+) -> Response:
     """Upload a scan; it is checked before it is accepted.
 
     The answer is 202 with the job, or, if the result is ready within `wait` seconds, 200 with the result as
     JSON (default), NIfTI (`Accept: application/gzip`) or PNG (`Accept: image/png`).
     """
-    await admit(context, request)
-    async with place_for_job(context, owner) as largest, context.scratch.folder() as folder:
+    earlier = await admit(context, request, owner, idempotency_key)
+    async with place_for_job(context, owner, earlier) as largest, context.scratch.folder() as folder:
         received = await counted(
             context,
             uploads.receive(
@@ -99,7 +101,7 @@ async def reconstruct(request: Request, context: InContext, owner: Owner) -> Res
                 stall=context.settings.upload_stall_s,
             ),
         )
-        job, wait = await submit(context, request, owner, received.files, received.fields)
+        job, wait = await submit(context, request, owner, received.files, received.fields, idempotency_key)
     return await answer(context, request, job, wait)
 
 
