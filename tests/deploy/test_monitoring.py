@@ -283,7 +283,7 @@ def told(status: str, severity: str, *summaries: str) -> str:
             "status": status,
             "labels": {"alertname": "QsmQueueOld", "severity": severity},
             "annotations": {
-                "summary": s,
+                "summary": summary,
                 "description": "It waits.",
                 "runbook_url": "docs/runbooks/QsmQueueOld.md",
             },
