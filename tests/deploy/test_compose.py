@@ -1,6 +1,10 @@
 """Compose: one door, a private network, nothing privileged, no secret in the file."""
 
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +83,7 @@ def test_mounted_files_and_volumes_are_there(name: str) -> None:
 
 def test_profiles_are_those_that_are_documented() -> None:
     profiles = {p for s in SERVICES.values() for p in s.get("profiles", [])}
-    assert profiles == {"cpu", "gpu", "monitoring", "postgres", "s3"}
+    assert profiles == {"cpu", "gpu", "monitoring", "postgres", "s3", "workers"}
     readme = (DEPLOY / "README.md").read_text()
     assert all(f"`{p}`" in readme for p in profiles)
     assert (DEPLOY / ".env").read_text().splitlines()[-1] == "COMPOSE_PROFILES=cpu"
@@ -111,8 +115,101 @@ def test_settings_in_images_exist() -> None:
         assert set(re.findall(r"\b(QSM_\w+)=", text)) <= known
 
 
-def test_a_running_job_is_given_time_to_end() -> None:
-    assert int(SERVICES["fastapi-be"]["stop_grace_period"].rstrip("s")) >= 60
+@pytest.mark.parametrize("name", ["fastapi-be", "worker"])
+def test_a_running_job_is_given_time_to_end(name: str) -> None:
+    service = SERVICES[name]
+    stopped_after = int(service["stop_grace_period"].rstrip("s"))
+    assert stopped_after >= 60
+    assert int(service["environment"]["QSM_WORKER_GRACE_S"]) + 5 <= stopped_after
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """The services as podman-compose, an implementation of the same file format, understands them."""
+    engine = tmp_path / "podman"
+    engine.write_text("#!/bin/sh\necho podman version 5.0.0\n")
+    engine.chmod(0o755)
+
+    def read(*profiles: str, **variables: str) -> dict[str, Any]:
+        command = [
+            sys.executable, "-m", "podman_compose", "--podman-path", str(engine),
+            "--file", str(DEPLOY / "compose.yaml"), "config",
+        ]  # fmt: skip
+        variables |= {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "COMPOSE_PROFILES": ",".join(profiles),
+        }
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, cwd=DEPLOY)
+        assert done.returncode == 0, done.stderr
+        services: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
+        return services
+
+    return read
+
+
+def backend_settings(service: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """What the backend reads in its container: the image's variables and the file's."""
+    for name in [name for name in os.environ if name.startswith("QSM_")]:
+        monkeypatch.delenv(name)
+    image = (DEPLOY / "docker/fastapi-be.Dockerfile").read_text()
+    for name, value in re.findall(r"\b(QSM_\w+)=(\S+)", image):
+        monkeypatch.setenv(name, value)
+    for name, value in service["environment"].items():
+        monkeypatch.setenv(name, str(value))
+    return Settings()
+
+
+@pytest.mark.parametrize("name", ["fastapi-be", "worker"])
+def test_alone_on_this_machine_it_starts_without_a_setting(
+    composed: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    settings = backend_settings(composed("cpu", "workers")[name], monkeypatch)
+    assert settings.is_local
+    assert settings.triton_url == "triton-is:8001"
+    assert settings.database.startswith("sqlite:////data/")
+
+
+def test_open_to_other_machines_it_does_not_start_until_it_is_said_who_may_come(
+    composed: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = composed("cpu", QSM_BIND="0.0.0.0")  # noqa: S104
+    assert services["proxy"]["ports"] == ["0.0.0.0:8080:8080"]
+    with pytest.raises(ValueError, match="QSM_ACCESS"):
+        backend_settings(services["fastapi-be"], monkeypatch)
+    services = composed("cpu", QSM_BIND="0.0.0.0", QSM_ACCESS="keys")  # noqa: S104
+    assert backend_settings(services["fastapi-be"], monkeypatch).access == ["keys"]
+
+
+def test_the_settings_of_each_way_in_reach_the_backend(
+    composed: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {
+        "QSM_BIND": "192.0.2.1",
+        "QSM_ACCESS": "keys,oidc",
+        "QSM_OIDC_ISSUER": "https://login.example.org",
+        "QSM_OIDC_AUDIENCE": "qsm-ai",
+    }
+    settings = backend_settings(composed("cpu", **given)["fastapi-be"], monkeypatch)
+    assert settings.access == ["keys", "oidc"]
+    assert settings.oidc is not None
+    assert settings.oidc.issuer == "https://login.example.org"
+
+
+@pytest.mark.parametrize(
+    ("profiles", "added"),
+    [
+        (["cpu"], {"triton-is-cpu"}),
+        (["gpu"], {"triton-is-gpu"}),
+        (["cpu", "workers"], {"triton-is-cpu", "worker"}),
+        (["cpu", "postgres", "s3"], {"triton-is-cpu", "postgres", "s3"}),
+    ],
+    ids=str,
+)
+def test_a_profile_adds_its_services(
+    composed: Callable[..., dict[str, Any]], profiles: list[str], added: set[str]
+) -> None:
+    assert set(composed(*profiles)) == {"proxy", "streamlit-fe", "fastapi-be"} | added
 
 
 def test_triton_has_shared_memory_for_its_tensors() -> None:
