@@ -97,7 +97,7 @@ def reconstruct(
     ] = None,
     method: Annotated[Method, typer.Option(help="From the local field to susceptibility.")] = "qsm-vit",
     reference: Annotated[
-        Reference, typer.Option(help="What zero means: the mask's mean, or nothing.")
+        Reference, typer.Option(help="What zero means: mean of the mask, fluid, or nothing.")
     ] = "mean",
     unwrapping: Annotated[Unwrapping, typer.Option(help="Careful or fast.")] = "path",
     background: Annotated[Background, typer.Option(help="Removal of fields from outside the mask.")] = "pdf",

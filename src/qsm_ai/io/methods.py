@@ -49,6 +49,11 @@ _INVERSION = {
     "tikhonov": ("closed-form Tikhonov regularisation (weight 0.01)", TIKHONOV_AND_TV),
     "tv": ("total-variation regularisation, solved by ADMM", TIKHONOV_AND_TV),
 }
+_RELATIVE_TO = {
+    "mean": "relative to the mean of the brain mask",
+    "csf": "relative to the mean of cerebrospinal fluid in the ventricles, found by its low R2*",
+    "none": "without referencing",
+}
 _AGAIN = (
     "(background removal was repeated on the field that the total-variation map, and then the network's "
     "first map, left unexplained) "
@@ -113,11 +118,7 @@ def methods_paragraph(scan: Scan, options: Options, network: str | None) -> tupl
         how, source = _INVERSION[options.method]
         sentences.append(f"The dipole inversion {cite(DIPOLE)} used {how} {cite(source)},")
     sentences[-1] += f" with the dipole kernel for a field along ({direction}) in voxel axes."
-    sentences.append(
-        "Susceptibility is given in ppm relative to the mean of the brain mask."
-        if options.reference == "mean"
-        else "Susceptibility is given in ppm without referencing."
-    )
+    sentences.append(f"Susceptibility is given in ppm {_RELATIVE_TO[options.reference]}.")
     return " ".join(sentences), tuple(cited)
 
 

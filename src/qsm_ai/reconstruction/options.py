@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 Method = Literal["qsm-vit", "tkd", "tikhonov", "tv"]
-Reference = Literal["mean", "none"]
+Reference = Literal["mean", "csf", "none"]
 Unwrapping = Literal["path", "laplacian"]
 Background = Literal["lbv", "pdf", "v-sharp"]
 
@@ -24,8 +24,9 @@ class Options:
     ----------
     method : {"qsm-vit", "tkd", "tikhonov", "tv"}
         How the local field becomes susceptibility.
-    reference : {"mean", "none"}
-        What zero means in the map: the mean of the mask, or whatever the inversion left.
+    reference : {"mean", "csf", "none"}
+        What zero means in the map: the mean of the mask, that of the fluid in the ventricles, or whatever
+        the inversion left.
     unwrapping : {"path", "laplacian"}
         Path following with the echoes as templates, or the fast Laplacian.
     background : {"lbv", "pdf", "v-sharp"}

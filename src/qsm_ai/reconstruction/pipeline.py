@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from qsm_ai.physics.laplacian_unwrapping import unwrap_laplacian
 from qsm_ai.physics.masking import brain_mask
 from qsm_ai.physics.noise import cone_noise
 from qsm_ai.physics.r2star import r2star
-from qsm_ai.physics.referencing import reference
+from qsm_ai.physics.referencing import csf_region, reference
 from qsm_ai.physics.total_variation import total_variation
 from qsm_ai.physics.unwrapping import unwrap_echoes
 from qsm_ai.reconstruction.calibration import shipped_calibration
@@ -162,7 +162,7 @@ def reconstruct(
         artefacts={name: work.full(name) for name in ARTEFACTS if name in work.volumes},
         timings=timings,
         scores=work.scores,
-        options=options,
+        options=work.options,
         network=network.name if network is not None and options.method == "qsm-vit" else None,
         warnings=tuple(work.warnings),
     )
@@ -320,7 +320,7 @@ def _inversion(work: _Work) -> None:
         chi = tikhonov(local, mask, voxel_size, b0_direction)
     else:
         chi = total_variation(local, mask, voxel_size, b0_direction)
-    work.volumes["chi"] = reference(chi, mask, work.options.reference)
+    work.volumes["chi"] = _referenced(work, chi, mask)
 
 
 def _prepare(work: _Work) -> None:
@@ -387,8 +387,23 @@ def _consistency(work: _Work) -> None:
     weight = min(max(weight, LEAST_CONSISTENCY), MOST_CONSISTENCY)
     work.scores["consistency_weight"] = weight
     chi = work.inverter.consistency(work.prior, weight, work.valid) * mask
-    work.volumes["chi"] = reference(chi, mask, work.options.reference)
+    work.volumes["chi"] = _referenced(work, chi, mask)
     work.prior = work.inverter = None
+
+
+def _referenced(work: _Work, chi: Volume, mask: NDArray[np.bool_]) -> Volume:
+    """The map relative to the reference that was asked for, or to the mean where there is no fluid."""
+    fluid = None
+    if work.options.reference == "csf":
+        rate = work.volumes.get("r2star")
+        fluid = None if rate is None else csf_region(rate, mask, work.scan.grid.voxel_size)
+        if fluid is None:
+            why = "there is no R2* map to find it by" if rate is None else "none was found in the ventricles"
+            work.warnings.append(
+                f"The map is not relative to cerebrospinal fluid: {why}. Zero is the mean of the mask."
+            )
+            work.options = replace(work.options, reference="mean")
+    return reference(chi, mask, work.options.reference, fluid)
 
 
 def _physics_check(work: _Work) -> None:

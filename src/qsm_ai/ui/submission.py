@@ -15,6 +15,7 @@ METHODS = {
 }
 REFERENCES = {
     "mean": "Mean of the brain",
+    "csf": "Fluid in the ventricles",
     "none": "As the inversion leaves it",
 }
 
