@@ -22,8 +22,7 @@ RUN /tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir di
     && rm /app/bin/qsm-ai \
     && find /app/lib -depth -type d -name tests -exec rm -r {} + \
     && rm -r /app/lib/python3*/site-packages/pyarrow/include \
-    && /app/bin/python -m compileall -q -j 0 /app/lib \
-    && ln -s /app/lib/python3*/site-packages/qsm_ai/ui/app.py /app/frontend.py
+    && /app/bin/python -m compileall -q -j 0 /app/lib
 
 FROM ${BASE_IMAGE} AS run
 ARG BASE_IMAGE
@@ -46,11 +45,13 @@ ENV PATH=/app/bin:${PATH} \
     STREAMLIT_SERVER_FILE_WATCHER_TYPE=none \
     STREAMLIT_SERVER_MAX_UPLOAD_SIZE=2048 \
     STREAMLIT_BROWSER_GATHER_USAGE_STATS=false \
-    QSM_API_URL=http://fastapi-be:8000
+    QSM_API_URL=http://fastapi-be:8000 \
+    QSM_UI_METRICS_HOST=0.0.0.0 \
+    QSM_UI_METRICS_PORT=8502
 USER 10001:10001
 WORKDIR /tmp
-EXPOSE 8501
+EXPOSE 8501 8502
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=4 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8501/_stcore/health', timeout=4)"]
-ENTRYPOINT ["streamlit", "run", "/app/frontend.py"]
+ENTRYPOINT ["python", "-m", "qsm_ai.ui"]
