@@ -61,6 +61,7 @@ def configure(tier: str, level: str = "info", stream: TextIO | None = None) -> N
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[withhold, *shared],
+            pass_foreign_args=True,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
@@ -84,11 +85,11 @@ def withhold(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
 
     The template of a message is code; what was put into it is not, and of a finished text nobody can tell.
     """
-    record = event.get("_record")
+    record, arguments = event.get("_record"), event.pop("positional_args", None)
     if isinstance(record, logging.LogRecord):
         event["logger"] = record.name
         if not record.name.startswith(TRUSTED):
-            template = record.msg if isinstance(record.msg, str) and record.args else ""
+            template = record.msg if isinstance(record.msg, str) and arguments else ""
             event["event"] = template if template.strip("% s") else "library.message"
             event["at"] = f"{record.filename}:{record.lineno}"
     return event
