@@ -53,6 +53,7 @@ def to_mixed_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     ordered = OnnxModel(mixed)
     ordered.topological_sort()
     finished: onnx.ModelProto = ordered.model
+    _join_single_precision(finished.graph)
     # What was inferred before holds no longer; every type must follow from the graph itself.
     del finished.graph.value_info[:]
     onnx.checker.check_model(finished)
@@ -98,6 +99,31 @@ def _leads_to_power(node: onnx.NodeProto, made_by: dict[str, onnx.NodeProto]) ->
     return node.op_type in {"Add", "Mul"} and any(
         _leads_to_power(made_by[name], made_by) for name in node.input if name in made_by
     )
+
+
+def _join_single_precision(graph: onnx.GraphProto) -> None:
+    """Take out the way through float16 between two float32 operators, which the conversion lays."""
+    made_by = {output: node for node in graph.node for output in node.output}
+    instead: dict[str, str] = {}
+    for node in graph.node:
+        if _casts_to(node, onnx.TensorProto.FLOAT):
+            narrowing = made_by.get(node.input[0])
+            if narrowing is not None and _casts_to(narrowing, onnx.TensorProto.FLOAT16):
+                instead[node.output[0]] = narrowing.input[0]
+    outputs = {output.name for output in graph.output}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = instead.get(name, name)
+    used = outputs.union(*(node.input for node in graph.node))
+    # Casts back first: they are the last to use the casts there.
+    for precision in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):
+        for node in [n for n in graph.node if _casts_to(n, precision) and n.output[0] not in used]:
+            graph.node.remove(node)
+        used = outputs.union(*(node.input for node in graph.node))
+
+
+def _casts_to(node: onnx.NodeProto, precision: int) -> bool:
+    return node.op_type == "Cast" and any(a.name == "to" and a.i == precision for a in node.attribute)
 
 
 if __name__ == "__main__":
