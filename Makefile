@@ -64,6 +64,17 @@ bench: $(STAMPS)/test ## Measure accuracy and speed (docs/benchmarks.md says how
 	@$(BIN)/qsm-ai benchmark accuracy
 	@$(BIN)/qsm-ai benchmark speed
 
+.PHONY: deployment-check
+deployment-check: $(STAMPS)/test policies moto ## Check the deployment by outsiders' rules and on an emulated AWS
+	@$(BIN)/python -m pytest tests/deploy/test_policies.py tests/deploy/test_moto.py tests/deploy/test_terraform.py \
+	  tests/deploy/test_kubernetes.py $(ARGS)
+
+.PHONY: policies
+policies: .venv-policies/.stamp ## Set up checkov and zizmor in an environment of their own
+
+.PHONY: moto
+moto: .venv-moto/.stamp ## Set up moto, the emulated AWS, in an environment of its own
+
 .PHONY: images-check
 images-check: install ## Build all images without a registry and let their containers reconstruct the sample (root)
 	@deploy/images-check
@@ -84,6 +95,10 @@ docs: $(STAMPS)/test ## Write the pages that are generated from code
 .PHONY: dashboards
 dashboards: $(STAMPS)/test ## Write Grafana's dashboards from their code
 	@$(BIN)/python deploy/monitoring/dashboards
+
+.PHONY: site
+site: .venv-docs/.stamp ## Write the pages of docs/ as a site into out/site
+	@.venv-docs/bin/mkdocs build --quiet --strict
 
 .PHONY: lock
 lock: .venv-lock/.stamp ## Lock the dependencies again (make lock ARGS=--upgrade takes the newest)
@@ -122,6 +137,11 @@ $(SAMPLE)/.stamp: src/qsm_ai/sample.py | $(STAMPS)/runtime
 	@echo "Simulating the sample scan in $(SAMPLE)"
 	@rm -rf $(SAMPLE)
 	@$(BIN)/qsm-ai sample $(SAMPLE)
+	@touch $@
+
+.venv-policies/.stamp .venv-moto/.stamp .venv-docs/.stamp: .venv-%/.stamp: requirements/%.txt
+	@$$(.ci/find-python) -m venv --clear .venv-$*
+	@.venv-$*/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	@touch $@
 
 .venv-lock/.stamp:

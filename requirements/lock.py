@@ -43,11 +43,20 @@ LAYERS["triton"] = [
     line for line in (HERE / "triton.in").read_text().splitlines() if line and not line.startswith("#")
 ]
 
+# Programs that look at the project from outside, each in an environment of its own (make policies, moto, site).
+APART = {
+    "policies": ["checkov>=3.3", "zizmor>=1.32"],
+    "moto": ["moto[server]>=5.2"],
+    "docs": ["mkdocs>=1.6"],
+}
+LAYERS |= APART
+
 # Layers that must agree because they are installed into one environment.
 HELD_BY: dict[str, tuple[str, ...]] = {
     "runtime": (),
     "images": ("runtime", "test"),
     "triton": (),
+    **dict.fromkeys(APART, ()),
     "reference": ("runtime", "test"),
     "build": ("runtime", "test"),
 }

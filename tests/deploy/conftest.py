@@ -1,8 +1,10 @@
 """What the deployment's tests share: the tree, free ports, tools that may be missing."""
 
+import os
 import random
 import shutil
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,3 +47,21 @@ def free_port() -> Callable[[], int]:
         raise RuntimeError("no free port")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def plugins() -> str:
+    """Where Terraform's providers lie on a machine without a way to their registry."""
+    if folder := os.environ.get("TERRAFORM_PLUGIN_DIR"):
+        return folder
+    # Some machines have a command that says where.
+    data = os.environ.get("QSM_SHARED_DATA")
+    nearby = [Path(data).parent / "bin"] if data else []
+    nearby.append(DEPLOY.parents[1] / "shared" / "bin")
+    for place in nearby:
+        finder = place / "terraform-mirror"
+        if finder.is_file():
+            found = subprocess.run([str(finder)], capture_output=True, text=True, check=False).stdout.strip()
+            if found:
+                return found
+    pytest.skip("no folder of Terraform providers: set TERRAFORM_PLUGIN_DIR")

@@ -25,7 +25,7 @@ CLOUDS = ["eks", "gke"]
 # Kinds of operators, for which the validator has no schema.
 FOREIGN = {
     "BackendConfig", "ExternalSecret", "ManagedCertificate",
-    "PrometheusRule", "ScaledObject", "ServiceMonitor",
+    "PodMonitor", "PrometheusRule", "ScaledObject", "ServiceMonitor",
 }  # fmt: skip
 
 TIER = "app.kubernetes.io/name"
@@ -160,9 +160,22 @@ def test_workers_are_the_backends_image_with_another_command(
     assert worker["envFrom"] == gateway["envFrom"]
     # What stands in the container goes before the gateways' ConfigMap.
     assert {"name": "QSM_WORKERS", "value": "1"} in worker["env"]
-    assert "ports" not in worker or {p["name"] for p in worker["ports"]} <= {"metrics"}
+    given = {variable["name"]: variable["value"] for variable in worker["env"]}
+    assert [str(port["containerPort"]) for port in worker["ports"]] == [given["QSM_WORKER_PORT"]]
+    assert worker["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    # It hands back what it could not end before the kubelet ends it.
     patience = pods(built(name))["worker"]["terminationGracePeriodSeconds"]
-    assert patience >= 60
+    assert 60 <= float(given["QSM_WORKER_GRACE_S"]) < patience
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_nobody_comes_in_without_a_key(built: Callable[[str], Objects], name: str) -> None:
+    (settings,) = of_kind(built(name), "ConfigMap").values()
+    fields = {key.removeprefix("QSM_").lower(): value for key, value in settings["data"].items()}
+    read = Settings(**fields, host="0.0.0.0")  # type: ignore[arg-type]  # noqa: S104 - it refuses to be open
+    assert "keys" in read.access
+    assert "open-behind-proxy" not in read.access
+    assert (read.oidc is not None) == (name in CLOUDS)
 
 
 @pytest.mark.parametrize("name", CLOUDS)
@@ -385,7 +398,19 @@ def test_monitors_bear_the_label_that_the_operator_looks_for(
         ports = {port["name"] for port in service["spec"]["ports"]}
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
         watched.add(service["metadata"]["name"])
-    assert {"fastapi-be", "triton-is"} <= watched
+    for monitor in of_kind(built(name), "PodMonitor").values():
+        wanted = monitor["spec"]["selector"]["matchLabels"]
+        (container,) = pods(built(name))[wanted[TIER]]["containers"]
+        ports = {port["name"] for port in container["ports"]}
+        assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= ports
+        watched.add(wanted[TIER])
+    assert {"fastapi-be", "worker", "triton-is"} <= watched
+    # Alerts know the tiers by the name that Prometheus of Compose gives them.
+    monitors = [
+        *of_kind(built(name), "ServiceMonitor").values(),
+        *of_kind(built(name), "PodMonitor").values(),
+    ]
+    assert {monitor["spec"]["jobLabel"] for monitor in monitors} == {TIER}
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -15,22 +15,12 @@ FILES = sorted(CLOUDS.rglob("*.tf"))
 GET = "see terraform's own pages"
 
 
-def plugin_directory() -> str:
-    """Where providers lie on a machine without a way to their registry."""
-    finder = ROOT.parent / "shared/bin/terraform-mirror"
-    if folder := os.environ.get("TERRAFORM_PLUGIN_DIR"):
-        return folder
-    if finder.exists():
-        found = subprocess.run([str(finder)], capture_output=True, text=True, check=False)
-        if found.stdout.strip():
-            return found.stdout.strip()
-    pytest.skip("no folder of Terraform providers: set TERRAFORM_PLUGIN_DIR")
-
-
 @pytest.fixture(scope="module")
-def aws(tool: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+def aws(
+    tool: Callable[..., str], plugins: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., str]:
     """Terraform in a copy of the AWS tree, initialised without a way to any network."""
-    terraform, plugins = tool("terraform", get=GET), plugin_directory()
+    terraform = tool("terraform", get=GET)
     folder = tmp_path_factory.mktemp("terraform")
     shutil.copytree(CLOUDS / "aws", folder / "aws", ignore=shutil.ignore_patterns(".terraform*"))
     (folder / "rc").touch()

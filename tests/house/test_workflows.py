@@ -26,7 +26,10 @@ def test_actions_are_pinned_and_jobs_bounded_and_unprivileged(path: Path) -> Non
             continue
         assert job["timeout-minutes"] <= 90
         for step in job["steps"]:
-            assert re.fullmatch(r"[\w./-]+@v\d+(\.\d+)*", step.get("uses", "a/b@v1"))
+            # A tag can be moved; a commit cannot. The comment is for people and Dependabot.
+            if "uses" in step:
+                assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step["uses"])
+                assert re.search(rf"{step['uses']} # v\d+(\.\d+)*$", path.read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
@@ -52,3 +55,68 @@ def test_hooks_call_the_projects_own_tools() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert [repo["repo"] for repo in hooks] == ["local"]
     assert all(hook["entry"].startswith(".venv/bin/") for hook in hooks[0]["hooks"])
+
+
+def test_the_same_action_has_the_same_version_everywhere() -> None:
+    used = {
+        tuple(re.split("[@ ]", found)[:2])
+        for path in WORKFLOWS
+        for found in re.findall(r"uses: ([\w-]+/\S+@\S+)", path.read_text())
+    }
+    assert len({action for action, _ in used}) == len(used)
+
+
+def test_what_may_write_is_given_to_single_jobs() -> None:
+    may = {
+        ("docs", "publish"): {"pages", "id-token"},
+        ("images", "build"): {"packages", "id-token", "attestations"},
+        ("release", "wheel"): {"id-token", "attestations"},
+        ("release", "images"): {"packages", "id-token", "attestations"},
+        ("release", "registry"): {"id-token"},
+        ("release", "publish"): {"contents"},
+    }
+    found = {
+        (path.stem, name): {scope for scope, level in job["permissions"].items() if level == "write"}
+        for path in WORKFLOWS
+        for name, job in load(path)["jobs"].items()
+        if "write" in job.get("permissions", {}).values()
+    }
+    assert found == may
+
+
+def test_nothing_is_published_that_was_not_tested() -> None:
+    jobs = load(ROOT / ".github/workflows/release.yml")["jobs"]
+
+    def before(name: str) -> set[str]:
+        needs = jobs[name].get("needs", [])
+        direct = {needs} if isinstance(needs, str) else set(needs)
+        return direct.union(*(before(need) for need in direct))
+
+    for name in ("images", "registry", "publish"):
+        assert {"test", "version"} <= before(name)
+    assert "secrets." not in (ROOT / ".github/workflows/release.yml").read_text()
+
+
+def test_commands_of_workflows_are_targets_of_make_or_files_of_the_tree() -> None:
+    targets = set(re.findall(r"(?m)^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text()))
+    for path in WORKFLOWS:
+        for job in load(path)["jobs"].values():
+            for step in job.get("steps", []):
+                assert set(re.findall(r"(?m)^make (\S+)", step.get("run", ""))) <= targets
+                for file in re.findall(r"\.ci/[\w-]+", step.get("run", "")):
+                    assert (ROOT / file).is_file()
+
+
+def test_every_ecosystem_of_the_tree_is_renewed() -> None:
+    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
+    folders = {
+        update["package-ecosystem"]: update.get("directories", [update.get("directory")])
+        for update in updates
+    }
+    for listed in folders.values():
+        for folder in listed:
+            assert (ROOT / folder.strip("/")).is_dir()
+    roots = {f"/{path.parent.relative_to(ROOT)}" for path in (ROOT / "deploy/terraform").rglob("versions.tf")}
+    assert {folder for folder in roots if "/modules/" not in folder} == set(folders["terraform"])
+    assert {"github-actions", "docker", "docker-compose", "pip"} <= set(folders)
+    assert all(update["cooldown"]["default-days"] >= 7 for update in updates)

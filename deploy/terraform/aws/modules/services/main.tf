@@ -39,14 +39,16 @@ locals {
     }
     # The same image with another command; it takes jobs from the database and answers nobody.
     worker = {
-      image       = var.images.backend
-      port        = null
-      cpu         = var.worker.cpu
-      memory      = var.worker.memory
-      min         = var.worker.min
-      max         = var.worker.max
-      health      = null
-      environment = merge(local.data, { QSM_WORKERS = "1" })
+      image  = var.images.backend
+      port   = null
+      cpu    = var.worker.cpu
+      memory = var.worker.memory
+      min    = var.worker.min
+      max    = var.worker.max
+      # Its own health, on the port that nobody else is let to.
+      health = "import urllib.request as r; r.urlopen('http://127.0.0.1:8010/healthz', timeout=4)"
+      # It lets nobody in, but refuses settings that would let in everybody.
+      environment = merge(local.data, local.access, { QSM_WORKERS = "1", QSM_WORKER_GRACE_S = "90" })
       entry       = ["qsm-ai", "worker"]
       secrets     = local.secrets
       # One job keeps a worker's processors busy: where most are, jobs wait.

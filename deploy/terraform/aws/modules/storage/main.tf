@@ -28,6 +28,10 @@ locals {
     scans = aws_s3_bucket.scans
     logs  = aws_s3_bucket.logs
   }
+  log_writers = {
+    door  = "logdelivery.elasticloadbalancing.amazonaws.com"
+    scans = "logging.s3.amazonaws.com"
+  }
 }
 
 resource "aws_s3_bucket_public_access_block" "this" {
@@ -115,6 +119,7 @@ resource "aws_s3_bucket_logging" "scans" {
   bucket        = aws_s3_bucket.scans.id
   target_bucket = aws_s3_bucket.logs.id
   target_prefix = "scans/"
+  depends_on    = [aws_s3_bucket_policy.this]
 }
 
 data "aws_iam_policy_document" "tls_only" {
@@ -139,15 +144,16 @@ data "aws_iam_policy_document" "tls_only" {
     }
   }
 
+  # Who may write there, each below its own prefix.
   dynamic "statement" {
-    for_each = each.key == "logs" ? [1] : []
+    for_each = each.key == "logs" ? local.log_writers : {}
     content {
-      sid       = "Logs"
+      sid       = "Logs${title(statement.key)}"
       actions   = ["s3:PutObject"]
-      resources = ["${each.value.arn}/*"]
+      resources = ["${each.value.arn}/${statement.key}/*"]
       principals {
         type        = "Service"
-        identifiers = ["logdelivery.elasticloadbalancing.amazonaws.com", "logging.s3.amazonaws.com"]
+        identifiers = [statement.value]
       }
       condition {
         test     = "StringEquals"
