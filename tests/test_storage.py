@@ -5,16 +5,25 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qsm_ai.storage import CHUNK, ObjectNotFoundError, Storage
 
 
-@pytest.fixture(params=["folder", "memory"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return Storage.from_url(str(tmp_path / "objects") if request.param == "folder" else "memory:///")
+@pytest.fixture(params=["folder", "memory", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    if request.param == "folder":
+        return Storage.from_url(str(tmp_path / "objects"))
+    if request.param == "memory":
+        return Storage.from_url("memory:///")
+    s3: Any = request.getfixturevalue("s3")
+    for variable, value in s3.environment.items():
+        monkeypatch.setenv(variable, value)
+    return Storage.from_url(s3.new_bucket())
 
 
 def test_an_object_comes_back_as_it_was_stored(storage: Storage) -> None:
@@ -100,3 +109,42 @@ def test_the_check_leaves_no_trace_and_tells_of_a_broken_store(tmp_path: Path) -
     (tmp_path / "objects/checks").write_text("a file where a folder must be")
     with pytest.raises(Exception, match=r".+"):
         asyncio.run(storage.check())
+
+
+def test_the_last_change_is_the_youngest_objects(storage: Storage) -> None:
+    async def scenario() -> None:
+        assert await storage.last_change("jobs/a") is None
+        await storage.put("jobs/a/uploads/0", b"x")
+        changed = await storage.last_change("jobs/a")
+        assert changed is not None
+        assert abs(datetime.now(UTC) - changed) < timedelta(minutes=5)
+
+    asyncio.run(scenario())
+
+
+def test_a_write_that_is_under_way_counts_as_a_change(tmp_path: Path) -> None:
+    """Else an upload would look like nobody's leftovers while its first file comes in."""
+    storage = Storage.from_url(str(tmp_path))
+    (tmp_path / "jobs/a/uploads").mkdir(parents=True)
+    (tmp_path / "jobs/a/uploads/0#1").write_bytes(b"half")
+    assert asyncio.run(storage.entries("jobs/a")) == []
+    assert asyncio.run(storage.last_change("jobs/a")) is not None
+
+
+def test_an_s3_store_can_be_looked_at_from_behind_and_is_empty_after_all(
+    s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variable, value in s3.environment.items():
+        monkeypatch.setenv(variable, value)
+    bucket = s3.new_bucket()
+    storage = Storage.from_url(bucket)
+    # In several parts, as S3 takes large objects.
+    (tmp_path / "scan").write_bytes(bytes(3 * CHUNK + 5))
+
+    async def scenario() -> None:
+        await storage.put_file("jobs/a/uploads/0", tmp_path / "scan")
+        assert [path.stat().st_size for path in s3.files(bucket)] == [3 * CHUNK + 5]
+        await storage.delete_prefix("jobs/a")
+
+    asyncio.run(scenario())
+    assert s3.files(bucket) == []

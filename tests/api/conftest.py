@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 from qsm_ai.inference.ports import any_free
+from qsm_ai.storage import Storage
 
 
 class Client(httpx.Client):
@@ -76,10 +78,11 @@ class Client(httpx.Client):
 
 
 class Backend:
-    """A backend in a process of its own, on a data folder of its own."""
+    """A backend in a process of its own, on a data folder, a database and a store of its own."""
 
-    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, str], deployment: Any) -> None:
         self.folder = folder
+        self.deployment = deployment
         self.port = any_free()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "backend.log"
@@ -90,6 +93,7 @@ class Backend:
             "QSM_PORT": str(self.port),
             "QSM_TRITON_URL": f"127.0.0.1:{nowhere}",
             "QSM_TRITON_PATIENCE_S": "1",
+            **deployment.settings(),
             **settings,
         }
         self.process: subprocess.Popen[bytes] | None = None
@@ -103,7 +107,7 @@ class Backend:
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
             try:
@@ -133,17 +137,43 @@ class Backend:
 
     @property
     def files(self) -> list[Path]:
-        """Everything of a user's that lies in the data folder."""
+        """Everything of a user's that lies in the data folder or in the store."""
         data = self.folder / "data"
         ours = ("jobs.db", "log-user.key")
-        return [p for p in data.rglob("*") if p.is_file() and not p.name.startswith(ours)]
+        found = [p for p in data.rglob("*") if p.is_file() and not p.name.startswith(ours)]
+        if self.deployment.s3 is not None:
+            stored = self.deployment.s3.files(self.environment["QSM_STORAGE_URL"])
+            found += [path for path in stored if path.parent.name != "checks"]
+        return found
+
+    def in_database(self, text: str) -> bool:
+        """Whether a text is anywhere in the database, in what was deleted from it included."""
+        if self.deployment.postgres is not None:
+            return bool(self.deployment.postgres.holds(self.environment["QSM_DATABASE_URL"], text))
+        files = (self.folder / "data").glob("jobs.db*")
+        return text.encode() in b"".join(path.read_bytes() for path in files)
+
+    def stored(self, prefix: str) -> list[str]:
+        """Keys of all objects below a folder of the store."""
+        url = self.environment.get("QSM_STORAGE_URL", str(self.folder / "data/objects"))
+        return [info.key for info in asyncio.run(Storage.from_url(url).entries(prefix))]
 
 
 @pytest.fixture(scope="session")
-def start_backend(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[Backend]]:
+def make_backend(tmp_path_factory: pytest.TempPathFactory, deployment: Any) -> Callable[..., Backend]:
+    """A backend that is not started yet."""
+
+    def make(**settings: str) -> Backend:
+        return Backend(tmp_path_factory.mktemp("backend"), settings, deployment)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def start_backend(make_backend: Callable[..., Backend]) -> Callable[..., AbstractContextManager[Backend]]:
     @contextmanager
     def start(**settings: str) -> Iterator[Backend]:
-        backend = Backend(tmp_path_factory.mktemp("backend"), settings)
+        backend = make_backend(**settings)
         backend.start()
         try:
             yield backend

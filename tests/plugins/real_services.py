@@ -20,6 +20,8 @@ import pytest
 
 from qsm_ai.inference.ports import any_free
 
+MOST_BUCKETS = 200
+
 NOBODY = 65534
 """PostgreSQL refuses to run as root."""
 
@@ -92,6 +94,20 @@ class Postgres:
         )
         return int(rows[0][0])  # type: ignore[call-overload]
 
+    def holds(self, url: str, text: str) -> bool:
+        """Whether any row of any table holds a text."""
+        name = url.rsplit("/", 1)[-1]
+        tables = self.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", database=name)
+        found = [
+            self.execute(
+                f'SELECT count(*) FROM "{table}" WHERE "{table}"::text LIKE %s',  # noqa: S608
+                f"%{text}%",
+                database=name,
+            )
+            for (table,) in tables
+        ]
+        return any(int(rows[0][0]) > 0 for rows in found)  # type: ignore[call-overload]
+
     def execute(
         self, statement: str, *values: object, database: str = "postgres"
     ) -> list[tuple[object, ...]]:
@@ -143,15 +159,19 @@ class S3:
     key: str = field(default_factory=lambda: secrets.token_hex(12))
     secret: str = field(default_factory=lambda: secrets.token_hex(20))
     _process: subprocess.Popen[bytes] | None = None
+    _given: int = 0
 
     def start(self) -> None:
         """Serve the folder."""
+        # Made before: with a short-lived cache of folders, which would see new ones, this server deadlocks.
+        for number in range(1, MOST_BUCKETS + 1):
+            (self.folder / f"buckets/bucket-{number:03d}").mkdir(parents=True)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     str(Path(sys.executable).parent / "rclone"),
                     *("serve", "s3", str(self.folder / "buckets"), "--addr", f"127.0.0.1:{self.port}"),
-                    *("--auth-key", f"{self.key},{self.secret}", "--config", "", "--dir-cache-time", "0"),
+                    *("--auth-key", f"{self.key},{self.secret}", "--config", "", "--dir-cache-time", "24h"),
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -185,9 +205,8 @@ class S3:
 
     def new_bucket(self) -> str:
         """URL of a fresh, empty bucket."""
-        name = f"qsm-{secrets.token_hex(6)}"
-        (self.folder / "buckets" / name).mkdir(parents=True)
-        return f"s3://{name}"
+        self._given += 1
+        return f"s3://bucket-{self._given:03d}"
 
     def files(self, url: str) -> list[Path]:
         """Every file that the bucket's objects are made of."""
@@ -205,6 +224,40 @@ def postgres() -> Iterator[Postgres]:
         server.stop()
 
 
+@dataclass
+class Deployment:
+    """Where a backend keeps what must last."""
+
+    name: str
+    postgres: Postgres | None = None
+    s3: S3 | None = None
+
+    def settings(self) -> dict[str, str]:
+        """Variables for a backend with a fresh database and a fresh store."""
+        if self.postgres is None or self.s3 is None:
+            return {}
+        return {
+            "QSM_DATABASE_URL": self.postgres.new_database(),
+            "QSM_STORAGE_URL": self.s3.new_bucket(),
+            **self.s3.environment,
+        }
+
+
+@pytest.fixture(scope="session")
+def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    """SQLite and a folder, or PostgreSQL and S3 where a test module asks for both."""
+    name = getattr(request, "param", "sqlite-folder")
+    if name == "sqlite-folder":
+        yield Deployment(name)
+        return
+    s3: S3 = request.getfixturevalue("s3")
+    with pytest.MonkeyPatch.context() as patch:
+        # Tests look into the bucket by the same way as the backend.
+        for variable, value in s3.environment.items():
+            patch.setenv(variable, value)
+        yield Deployment(name, request.getfixturevalue("postgres"), s3)
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A fresh, empty database, once of each kind."""
@@ -216,9 +269,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    folder = tmp_path_factory.mktemp("s3")
-    (folder / "buckets").mkdir()
-    server = S3(folder)
+    server = S3(tmp_path_factory.mktemp("s3"))
     try:
         server.start()
         yield server

@@ -11,8 +11,8 @@ PER_VOXEL, PER_VOXEL_AND_ECHO = 200, 40
 """Bytes at the peak, whichever the method.
 
 Measured (peak resident memory less 86 MiB at the start; 96³ and 128³ voxels, magnitude and phase gzipped):
-123 bytes per voxel with one echo, 165 (closed forms, TV) to 228 (network) with four, 308 with eight. The estimate
-is half as much again, or more, for what libraries keep.
+123 bytes per voxel with one echo, 165 (closed forms, TV) to 228 (network) with four, 308 with eight. The
+estimate is half as much again, or more, for what libraries keep.
 """
 
 

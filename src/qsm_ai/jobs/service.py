@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import structlog
 from sqlalchemy.exc import DBAPIError
 
 from qsm_ai.jobs.errors import JobNotFoundError, TooLargeForWorkersError
@@ -18,6 +19,8 @@ from qsm_ai.jobs.records import Event, Job, State
 from qsm_ai.jobs.store import JobStore
 from qsm_ai.jobs.sweeping import Sweeper
 from qsm_ai.storage import Storage
+
+log = structlog.get_logger("qsm_ai.jobs")
 
 
 class Jobs:
@@ -105,9 +108,16 @@ class Jobs:
             raise
         finally:
             if added is None or added.id != job.id:
-                await self._storage.delete_prefix(job.prefix)
+                await self._clear(job)
         self._hub.notify(Hub.QUEUE)
         return added
+
+    async def _clear(self, job: Job) -> None:
+        """Remove uploads that became no job; what cannot be removed now is swept later."""
+        try:
+            await self._storage.delete_prefix(job.prefix)
+        except Exception as error:
+            log.warning("upload.left_over", job=job.id, error=type(error).__name__)
 
     async def find(self, owner: str, idempotency_key: str) -> Job | None:
         """The job that an earlier request of this owner made under this key."""
