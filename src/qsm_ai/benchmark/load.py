@@ -1,0 +1,194 @@
+"""Users of a service, all at once: each sends a scan, looks how it stands, and fetches the map."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+POLITE = frozenset({429, 503})
+"""Statuses that are no failure if they say when to come again."""
+
+
+LOST_AFTER = 900.0
+"""Seconds after which a user gives a job up."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the users do.
+
+    Attributes
+    ----------
+    users : int
+    seconds : s
+        After so long nobody begins with another scan.
+    poll : s
+        Between two looks of a user at a job.
+    files : role: path
+        The scan that everybody sends.
+    fields : name: value
+    """
+
+    users: int
+    seconds: float
+    poll: float
+    files: dict[str, Path]
+    fields: dict[str, str]
+
+
+@dataclass
+class Record:
+    """What happened, over all users.
+
+    Attributes
+    ----------
+    seconds : request: durations in s
+    statuses : (request, status): how often
+    failures : reason: how often
+        Whatever is neither success nor a refusal that says when to come again.
+    ended : state: how many jobs
+    waits : s
+        From a job's upload to its end, for jobs that are done.
+    lags : s
+        By how much the users' own event loop was late: their part of every latency.
+    """
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)
+    waits: list[float] = field(default_factory=list)
+    lags: list[float] = field(default_factory=list)
+    elapsed: float = 0.0
+
+    @property
+    def refused(self) -> int:
+        """Requests that were told to come again later."""
+        return sum(count for (_, status), count in self.statuses.items() if status in POLITE)
+
+    @property
+    def requests(self) -> int:
+        """Of all kinds."""
+        return sum(self.statuses.values())
+
+    def percentiles(self, request: str) -> tuple[float, float, float]:
+        """P50, P95 and P99 of a kind of request, s; NaN if there was none."""
+        found = self.seconds.get(request, [])
+        if not found:
+            return (float("nan"),) * 3
+        p50, p95, p99 = np.percentile(found, [50, 95, 99])
+        return float(p50), float(p95), float(p99)
+
+
+async def run(url: str, keys: Sequence[str], load: Load) -> Record:
+    """Let all users loose on a service.
+
+    Parameters
+    ----------
+    url : str
+    keys : sequence of str
+        One for each user; empty for a service without access control.
+    load : Load
+
+    Returns
+    -------
+    Record
+    """
+    record = Record()
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=load.users)
+    began = time.perf_counter()
+    async with httpx.AsyncClient(
+        base_url=url, timeout=httpx.Timeout(120.0, pool=None), limits=limits
+    ) as http:
+        lag = asyncio.create_task(_watch(record))
+        async with asyncio.TaskGroup() as group:
+            for number in range(load.users):
+                headers = {"Authorization": f"Bearer {keys[number]}"} if keys else {}
+                group.create_task(_User(http, headers, load, record).live(began + load.seconds))
+        lag.cancel()
+    record.elapsed = time.perf_counter() - began
+    return record
+
+
+class _User:
+    """Sends, looks, fetches, deletes, and begins again."""
+
+    def __init__(self, http: httpx.AsyncClient, headers: dict[str, str], load: Load, record: Record) -> None:
+        self._http = http
+        self._headers = headers
+        self._load = load
+        self._record = record
+
+    async def live(self, until: float) -> None:
+        """One scan after the other; at least one."""
+        while True:
+            began = time.perf_counter()
+            sent = await self._send(until)
+            if sent is None:
+                return
+            job = f"/api/v1/jobs/{sent['id']}"
+            state = await self._look(job)
+            self._record.ended[state] += 1
+            if state == "done":
+                self._record.waits.append(time.perf_counter() - began)
+                await self._ask("download", "GET", f"{job}/artefacts/chi")
+            await self._ask("delete", "DELETE", job)
+            if time.perf_counter() > until:
+                return
+
+    async def _send(self, until: float) -> dict[str, str] | None:
+        content = {role: (path.name, path.read_bytes()) for role, path in self._load.files.items()}
+        while True:
+            answer = await self._ask(
+                "upload", "POST", "/api/v1/reconstruct", files=content, data=self._load.fields
+            )
+            if answer is not None and answer.is_success:
+                sent: dict[str, str] = answer.json()
+                return sent
+            if answer is None or answer.status_code not in POLITE:
+                await asyncio.sleep(1.0)
+            else:
+                await asyncio.sleep(float(answer.headers.get("retry-after", 5)) * random.uniform(1, 1.5))  # noqa: S311
+            if time.perf_counter() > until:
+                return None
+
+    async def _look(self, job: str) -> str:
+        deadline = time.perf_counter() + LOST_AFTER
+        while time.perf_counter() < deadline:
+            answer = await self._ask("status", "GET", job)
+            if answer is not None and answer.is_success:
+                state = str(answer.json()["state"])
+                if state in ("done", "failed", "cancelled"):
+                    return state
+            await asyncio.sleep(self._load.poll * random.uniform(0.5, 1.5))  # noqa: S311
+        return "lost"
+
+    async def _ask(self, kind: str, method: str, address: str, **more: object) -> httpx.Response | None:
+        began = time.perf_counter()
+        try:
+            answer = await self._http.request(method, address, headers=self._headers, **more)  # type: ignore[arg-type]
+        except httpx.HTTPError as error:
+            self._record.failures[f"{kind}: {type(error).__name__}"] += 1
+            return None
+        status = answer.status_code
+        self._record.statuses[kind, status] += 1
+        if answer.is_success:
+            self._record.seconds.setdefault(kind, []).append(time.perf_counter() - began)
+        elif status not in POLITE or "retry-after" not in answer.headers:
+            self._record.failures[f"{kind}: {status}"] += 1
+        return answer
+
+
+async def _watch(record: Record) -> None:
+    while True:
+        began = time.perf_counter()
+        await asyncio.sleep(0.05)
+        record.lags.append(time.perf_counter() - began - 0.05)
