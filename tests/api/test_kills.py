@@ -1,4 +1,4 @@
-"""Whatever is killed, whenever: each job ends once, with the bits of an undisturbed run, and nothing stays."""
+"""Whatever is killed, whenever: a job ends once, with the bits of an undisturbed run, and nothing stays."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from qsm_ai.api.app import create_app
 from qsm_ai.api.settings import Settings, say
+from qsm_ai.jobs.errors import DatabaseMismatchError
 
 REFUSED = 2
 """Exit status where the settings are not such that it may start."""
@@ -27,8 +28,13 @@ def main() -> int:
     except ValidationError as error:
         sys.stderr.write(f"QSM-AI does not start.\n{say(error)}\n")
         return REFUSED
+    try:
+        app = create_app(settings)
+    except DatabaseMismatchError as error:
+        sys.stderr.write(f"QSM-AI does not start.\n{error}\n")
+        return REFUSED
     uvicorn.run(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
