@@ -84,6 +84,7 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AppTest
 
     def open_at(url: str, **query: str) -> AppTest:
         monkeypatch.setenv("QSM_API_URL", url)
+        session.shared_backend().close()
         session.shared_backend.clear()
         page = AppTest.from_file(str(Path(qsm_ai.ui.app.__file__)), default_timeout=30)
         for key, value in query.items():

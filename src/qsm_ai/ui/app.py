@@ -52,6 +52,9 @@ def _sidebar() -> None:
 
 @st.fragment(run_every=20)
 def _status() -> None:
+    if sign_in.has_ended():
+        # What is on the screen belongs to somebody who may not be here any more.
+        st.rerun()
     if session.backend().ready():
         st.badge("Service ready", icon=":material/check_circle:", color="green")
     else:

@@ -73,6 +73,13 @@ def require(backend: Backend) -> bool:
     return True
 
 
+def has_ended() -> bool:
+    """Whether the visitor's key or token has come to its end since the page was drawn."""
+    known: _Admission | None = st.session_state.get(_ADMITTED)
+    ends = None if known is None else known.account.expires_at
+    return ends is not None and time.time() >= ends
+
+
 def sidebar() -> None:
     """Say who is signed in, and offer to sign out."""
     if credentials() is None:
