@@ -97,3 +97,30 @@ def test_disagreeing_echoes_are_refused(head: Head) -> None:
         brain_mask(head.magnitude[:2], head.phase, head.echo_times, head.voxel_size)
     with pytest.raises(ValueError, match="disagree"):
         brain_mask(None, head.phase, head.echo_times[:2], head.voxel_size)
+
+
+def test_a_neck_that_holds_more_than_the_brain_is_not_taken_for_it() -> None:
+    x, y, z = np.meshgrid(*(np.arange(n, dtype=np.float64) for n in (60, 60, 90)), indexing="ij")
+    brain = (x - 30) ** 2 + (y - 30) ** 2 + (z - 62) ** 2 < 20**2
+    neck = ((x - 30) ** 2 + (y - 30) ** 2 < 22**2) & (z < 30)
+    assert neck.sum() > brain.sum()
+    rng = np.random.default_rng(3)
+    magnitude = np.where(brain | neck, 1.0, 0.0)[None].repeat(3, axis=0)
+    magnitude = np.abs(magnitude + 0.01 * rng.standard_normal(magnitude.shape)).astype(np.float32)
+    phase = np.where(magnitude > 0.5, 0.1, rng.uniform(-np.pi, np.pi, magnitude.shape)).astype(np.float32)
+    mask = brain_mask(magnitude, phase, (0.004, 0.012, 0.020), (2.0, 2.0, 2.0))
+    assert mask[brain].mean() > 0.95
+    assert not mask[neck].any()
+
+
+def test_bone_that_the_smoothed_signal_reaches_into_is_left_out() -> None:
+    x, y, z = np.meshgrid(*(np.arange(48, dtype=np.float64) - 23.5,) * 3, indexing="ij")
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    brain = radius < 16
+    magnitude = np.where(brain, 1.0, 0.08) * (radius < 21)
+    rng = np.random.default_rng(4)
+    echoes = np.abs(magnitude[None] + 0.01 * rng.standard_normal((3, *brain.shape))).astype(np.float32)
+    phase = np.where(radius < 21, 0.1, rng.uniform(-np.pi, np.pi, echoes.shape)).astype(np.float32)
+    mask = brain_mask(echoes, phase, (0.004, 0.012, 0.020), (2.0, 2.0, 2.0))
+    assert np.count_nonzero(mask & ~brain) < 0.002 * np.count_nonzero(brain)
+    assert mask[brain].mean() > 0.97

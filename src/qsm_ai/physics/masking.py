@@ -19,8 +19,13 @@ _DIMMEST = 0.1
 _NOISIEST = 1.5
 """Phase noise (rad) from which on there is nothing but noise; a uniform phase shows 1.9."""
 _BIAS_MM = 40.0
+_RIM_SIGNAL, _NEAR_MM = 0.45, 20.0
+"""Of the mean within so many mm, that an outermost voxel must have."""
 _OPENING_MM = 5.0
 _CLOSING_MM = 4.0
+_RIVAL, _CUT_OFF = 0.4, 0.5
+"""Share of the largest part's voxels from which another may be the brain; and the area by which a part is
+cut off by the view, over its volume to the power of two thirds, from which it may not, if there is one."""
 _LARGEST_HOLE = 0.02
 """Of the foreground, that is filled before the scalp is cut off."""
 
@@ -82,7 +87,9 @@ def brain_mask(
         # Bright without a phase: a wrapped-up coil combination, flow, the edge of a sinus.
         foreground &= noise < _NOISIEST
     mask = _largest_part(foreground, coarse_size)
-    if magnitude is None:
+    if magnitude is not None:
+        mask = _without_dark_rim(mask, signal, coarse_size)
+    else:
         # Among 3×3×3 voxels, those without signal outshout the others: the rim was lost.
         mask = dilate(mask, min(coarse_size), coarse_size)
     return _enlarge(mask, factors, shape)
@@ -176,7 +183,7 @@ def _largest_part(foreground: NDArray[np.bool_], voxel_size: tuple[float, float,
     opening = min(_OPENING_MM, 0.15 * ball_radius)
     # Small holes only: the skull is one too where the scalp is closed around it.
     solid = fill_holes(foreground, largest=_LARGEST_HOLE * float(foreground.sum()))
-    core = largest_component(erode(solid, opening, voxel_size))
+    core = _brain_among(erode(solid, opening, voxel_size))
     if not core.any():
         return fill_holes(largest_component(foreground))
     # One voxel more than was eroded gives back the corners that a ball does not reach.
@@ -184,6 +191,39 @@ def _largest_part(foreground: NDArray[np.bool_], voxel_size: tuple[float, float,
     closing = min(_CLOSING_MM, opening)
     mask = erode(dilate(mask, closing, voxel_size), closing, voxel_size)
     return fill_holes(largest_component(mask))
+
+
+def _brain_among(parts: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The part that is the brain: the largest, unless another nearly as large is cut off less by the view.
+
+    A thick neck, or shoulders, may hold more than a small brain does; they run out of the view.
+    """
+    labels, count = scipy.ndimage.label(parts)
+    if count < 2:
+        return parts
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    cut = np.zeros_like(sizes)
+    for axis in range(3):
+        for end in (0, -1):
+            cut += np.bincount(np.take(labels, end, axis=axis).ravel(), minlength=len(sizes))
+    large = np.flatnonzero(sizes >= _RIVAL * sizes.max())
+    # Of parts cut off alike, such as not at all, the largest.
+    brain = min(large, key=lambda part: (cut[part] / sizes[part] ** (2 / 3) > _CUT_OFF, -sizes[part]))
+    found: NDArray[np.bool_] = labels == brain
+    return found
+
+
+def _without_dark_rim(
+    mask: NDArray[np.bool_], signal: NDArray[np.float32], voxel_size: tuple[float, float, float]
+) -> NDArray[np.bool_]:
+    """The mask less those of its outermost voxels that are bone: the smoothed signal reached into them."""
+    size = [max(3, round(_NEAR_MM / h) | 1) for h in voxel_size]
+    share = scipy.ndimage.uniform_filter(mask.astype(np.float32), size)
+    around = scipy.ndimage.uniform_filter(np.where(mask, signal, np.float32(0)), size)
+    dark = signal * share < _RIM_SIGNAL * around
+    inner = erode(mask, 1.001 * min(voxel_size), voxel_size)
+    return fill_holes(largest_component(mask & (inner | ~dark)))
 
 
 def _enlarge(mask: NDArray[np.bool_], factors: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[np.bool_]:
