@@ -82,6 +82,7 @@ def test_every_answer_is_as_documented(fuzzed: tuple[Any, str], tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_every_answer_is_as_documented_for_longer_and_in_sequences(
     start_backend: Any, tmp_path: Path
 ) -> None:
@@ -89,6 +90,6 @@ def test_every_answer_is_as_documented_for_longer_and_in_sequences(
         fuzz(
             backend,
             tmp_path,
-            *("--phases", "examples,coverage,fuzzing,stateful", "--max-time", "300"),
+            *("--phases", "examples,coverage,fuzzing,stateful", "--max-time", "180"),
             *excluded(*UNENDING, *HONESTLY_503),
         )
