@@ -21,6 +21,7 @@ from qsm_ai.jobs.records import State
 from qsm_ai.jobs.store import JobStore
 from qsm_ai.observe import catalogue
 from qsm_ai.observe.catalogue import DURATIONS as BUCKETS
+from qsm_ai.observe.http import method_of
 from qsm_ai.observe.tracing import trace_id
 from qsm_ai.reconstruction.options import METHODS
 from qsm_ai.reconstruction.stages import STAGES
@@ -137,7 +138,7 @@ class Metrics:
 
     def request_done(self, info: Info) -> None:
         """A request was answered; an event stream lasts as long as its listener and has no duration."""
-        labels = info.method, info.modified_handler
+        labels = method_of(info.method), info.modified_handler
         self.requests.labels(*labels, info.modified_status).inc()
         if not info.modified_handler.endswith("/events"):
             self.request_duration.labels(*labels).observe(info.modified_duration, exemplar())

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qsm_ai.api.problems import problem_response
 from qsm_ai.jobs.problem import Problem
+from qsm_ai.observe.http import method_of
 
 log = structlog.get_logger("qsm_ai.request")
 
@@ -88,7 +89,7 @@ class RequestMiddleware:
             log.log(
                 level_of(status, scope["path"]),
                 "request",
-                method=scope["method"],
+                method=method_of(scope["method"]),
                 # The template, not the path: that may hold anything a client made up.
                 route=getattr(route, "path", "unmatched"),
                 status=status,
