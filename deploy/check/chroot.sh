@@ -28,7 +28,9 @@ start triton-is-cpu QSM_TRITON_HOST=127.0.0.1 "QSM_TRITON_HTTP_PORT=$http" "QSM_
   "QSM_TRITON_METRICS_PORT=$metrics" -- triton-cpu-entrypoint
 start fastapi-be QSM_HOST=127.0.0.1 "QSM_PORT=$api" "QSM_TRITON_URL=127.0.0.1:$grpc" -- python -m qsm_ai.api
 start streamlit-fe "QSM_API_URL=http://127.0.0.1:$api" STREAMLIT_SERVER_ADDRESS=127.0.0.1 \
-  "STREAMLIT_SERVER_PORT=$page" -- streamlit run /app/frontend.py
+  "STREAMLIT_SERVER_PORT=$page" QSM_UI_METRICS_PORT=0 -- python -m qsm_ai.ui
 until_answers "http://127.0.0.1:$http/v2/health/ready" "http://127.0.0.1:$api/readyz" \
   "http://127.0.0.1:$page/_stcore/health" || { tail -n 20 "$work"/*.log >&2; exit 1; }
-reconstruct "http://127.0.0.1:$api"
+job=$(submit "http://127.0.0.1:$api")
+until_done "http://127.0.0.1:$api" "$job"
+agrees "http://127.0.0.1:$api" "$job"

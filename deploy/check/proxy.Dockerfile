@@ -6,6 +6,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends nginx-light wget \
     && rm -rf /var/lib/apt/lists/*
 # Docker answers names at 127.0.0.11, podman at an address of each network's own.
+# hadolint ignore=SC2016
 RUN printf '%s\n' '#!/bin/sh' \
     'names=$(sed -n "s/^nameserver //p" /etc/resolv.conf | head -n 1)' \
     'sed "s/resolver 127.0.0.11/resolver $names/" /etc/nginx/nginx.conf >/tmp/nginx.conf' \
