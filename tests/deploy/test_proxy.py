@@ -268,7 +268,9 @@ def test_events_arrive_one_by_one(door: Door) -> None:
         assert next(line for line in lines if line) == "data: second"
 
 
-@pytest.mark.parametrize("path", ["/v2/health/ready", "/v2/models/qsm_vit/infer", "/v2", "/metrics"])
+@pytest.mark.parametrize(
+    "path", ["/v2/health/ready", "/v2/models/qsm_vit/infer", "/v2", "/metrics", "/_stcore/metrics"]
+)
 def test_triton_and_metrics_are_not_there(door: Door, path: str) -> None:
     assert httpx.get(door.url + path).status_code == 404
     assert httpx.post(door.url + path, content=b"{}").status_code == 404
