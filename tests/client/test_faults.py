@@ -211,3 +211,13 @@ def test_the_key_is_the_one_given_or_that_of_the_environment(
 def test_what_a_newer_service_adds_is_no_hindrance(use: Any, scripted: Any) -> None:
     server = scripted((200, {}, json.dumps({**json.loads(DONE), "new": {"a": 1}}).encode()))
     assert use(server.url, "job", "a" * 32).raw["new"] == {"a": 1}
+
+
+def test_uploads_of_a_refused_scan_are_not_left_behind(use: Any, scripted: Any, image: Path) -> None:
+    server = scripted((201, {}, announced(True, 250)), (422, {}, BUSY), (204, {}, b""))
+    with pytest.raises(ServiceError):
+        use(server.url, "submit", phase=[image], upload_first=True, options=QUICK)
+    assert [(seen.method, seen.path) for seen in server.seen[1:]] == [
+        ("POST", "/api/v1/jobs"),
+        ("DELETE", "/api/v1/uploads/u"),
+    ]

@@ -83,3 +83,14 @@ def test_a_folder_of_dicom_files_is_a_scan(tmp_path: Path) -> None:
 @pytest.mark.parametrize("files", [(), ("sub-01/anat/sub-01_T1w.nii.gz",), ("a/magnitude.nii",)])
 def test_where_no_phase_is_there_is_no_scan(tmp_path: Path, files: tuple[str, ...]) -> None:
     assert found_in(tmp_path, *files) == {}
+
+
+def test_sidecars_belong_to_a_scan_and_those_of_others_do_not(tmp_path: Path) -> None:
+    scans = found_in(
+        tmp_path,
+        "MEGRE.json", "T1w.json",
+        "sub-1/anat/sub-1_part-phase_MEGRE.nii.gz", "sub-1/anat/sub-1_part-phase_MEGRE.json",
+        "sub-2/anat/sub-2_part-phase_MEGRE.nii.gz",
+    )  # fmt: skip
+    assert names(scans["sub-1"].sidecars) == ["MEGRE.json", "sub-1_part-phase_MEGRE.json"]
+    assert names(scans["sub-2"].sidecars) == ["MEGRE.json"]

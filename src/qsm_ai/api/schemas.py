@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from qsm_ai.api import examples
 from qsm_ai.api.problems import ProblemDocument
 from qsm_ai.jobs.records import Job, State
 from qsm_ai.reconstruction.options import Background, Method, Reference, Unwrapping
@@ -56,6 +57,8 @@ class Links(BaseModel):
 
 class JobView(BaseModel):
     """A reconstruction."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.JOB]})
 
     id: str
     state: State

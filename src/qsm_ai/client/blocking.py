@@ -225,6 +225,8 @@ class Client:
             except StopIteration as end:
                 result: Result = end.value
                 return result
+            finally:
+                operation.close()
 
     def _tell(self, operation: Operation[None]) -> Iterator[Any]:
         with ExitStack() as streams:

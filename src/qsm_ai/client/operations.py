@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -132,7 +133,15 @@ def submit(
     for role, path in paths:
         uses.append({"upload": (yield from upload(path, retrying)), "role": role})
     request = Send("POST", JOBS, headers, json={"files": uses, **fields})
-    return job_from((yield from ask(request, retrying)).json())
+    try:
+        return job_from((yield from ask(request, retrying)).json())
+    except ServiceError as error:
+        if error.status is not None:
+            # Nobody knows their ids any more.
+            for use in uses:
+                with suppress(ServiceError):
+                    yield from ask(Send("DELETE", f"/api/v1/uploads/{use['upload']}"), NEVER)
+        raise
 
 
 def upload(path: Path, retrying: Retrying, part: int = PART) -> Operation[str]:

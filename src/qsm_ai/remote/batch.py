@@ -95,7 +95,7 @@ async def _one(
     ledger: Ledger,
     display: Display,
 ) -> Ended:
-    key = await asyncio.to_thread(key_of, _files(scan), options)
+    key = await asyncio.to_thread(key_of, _files(scan), {**options, "scan": scan.name})
     entry = ledger.get(scan.name, key)
     if ledger.is_done(scan.name, key):
         return Ended(scan.name, "there", entry.score)
@@ -128,4 +128,5 @@ def _files(scan: FoundScan) -> list[tuple[str, Path]]:
         *(("phase", path) for path in scan.phase),
         *(("magnitude", path) for path in scan.magnitude),
         *(("mask", path) for path in (scan.mask,) if path is not None),
+        *(("sidecar", path) for path in scan.sidecars),
     ]

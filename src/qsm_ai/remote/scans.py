@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qsm_ai.io.bids import derivatives_folder, kind_of, scan_name, sort_files
 from qsm_ai.io.source import stem
+from qsm_ai.remote.sidecars import applicable
 
 RESULTS = Path("derivatives/qsm-ai")
 IMAGES = (".nii", ".nii.gz")
@@ -33,6 +34,8 @@ class FoundScan:
     phase, magnitude : tuples of paths
         Echoes in order.
     mask : Path or None
+    sidecars : tuple of paths
+        That speak of the phase images.
     source : Path or None
         A folder of DICOM files, which is to be converted, in place of images.
     """
@@ -42,6 +45,7 @@ class FoundScan:
     phase: tuple[Path, ...] = ()
     magnitude: tuple[Path, ...] = ()
     mask: Path | None = None
+    sidecars: tuple[Path, ...] = ()
     source: Path | None = None
 
 
@@ -61,7 +65,7 @@ def _bids(root: Path) -> Iterator[FoundScan]:
         for image in _images_in(anat):
             groups.setdefault(scan_name(image.name), []).append(image)
         for name, images in groups.items():
-            scan = _scan(name, Path(derivatives_folder(name)), images)
+            scan = _scan(root, name, Path(derivatives_folder(name)), images)
             if scan is not None:
                 yield scan
 
@@ -74,7 +78,7 @@ def _folders(root: Path) -> Iterator[FoundScan]:
         where = ["" if folder == root else "_".join(folder.relative_to(root).parts)]
         for group, images in groups.items():
             name = scan_name("_".join(part for part in (*where, group) if part) or root.name)
-            scan = _scan(name, RESULTS / name, images)
+            scan = _scan(root, name, RESULTS / name, images)
             if scan is not None:
                 yield scan
     for folder in sorted(path for path in root.glob("*/") if _counts(path, root)):
@@ -86,17 +90,19 @@ def _folders(root: Path) -> Iterator[FoundScan]:
             yield FoundScan(name, RESULTS / name, source=folder)
 
 
-def _scan(name: str, results: Path, images: list[Path]) -> FoundScan | None:
+def _scan(root: Path, name: str, results: Path, images: list[Path]) -> FoundScan | None:
     by_name = {image.name: image for image in images}
     found = sort_files(name for name in by_name if kind_of(name) != "other")
     if not found.phase:
         return None
+    phase = tuple(by_name[n] for n in found.phase)
     return FoundScan(
         name,
         results,
-        tuple(by_name[n] for n in found.phase),
+        phase,
         tuple(by_name[n] for n in found.magnitude),
         by_name[found.mask[0]] if found.mask else None,
+        tuple(dict.fromkeys(path for image in phase for path in applicable(image, root))),
     )
 
 
