@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 
 from qsm_ai.network.commands import VALIDATION_EXAMPLES, VALIDATION_SEED, app  # noqa: E402
+from qsm_ai.network.export import load_checkpoint  # noqa: E402
 from qsm_ai.network.training import Plan, Trainer  # noqa: E402
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def pool(tmp_path: Path) -> Path:
         for number in range(first, first + count):
             stack = rng.standard_normal((7, 24, 24, 24)).astype(np.float16)
             stack[6] = 1
-            np.save(folder / f"{number:06d}.npy", stack)
+            np.save(folder / f"{number:06d}-0.npy", stack)
     return tmp_path / "pool"
 
 
@@ -86,11 +87,13 @@ def test_a_checkpoint_becomes_a_model_that_computes_the_same(tmp_path: Path, sma
     pytest.importorskip("openvino")
     Trainer(Plan(), tmp_path, model=small_network(5)).save()
     target = tmp_path / "models" / "1" / "model.onnx"
-    code, output = run("export", tmp_path / "checkpoint.pt", target)
+    code, output = run("export", tmp_path / "checkpoint.pt", target, "--keep", tmp_path / "kept.pt")
     assert code == 0, output
     assert [p.name for p in target.parent.iterdir()] == ["model.onnx"]
     for backend in ("ONNX Runtime float32", "OpenVINO f32", "OpenVINO bf16"):
         assert backend in output
+    assert (tmp_path / "kept.pt").stat().st_size < 0.3 * (tmp_path / "checkpoint.pt").stat().st_size
+    load_checkpoint(tmp_path / "kept.pt")
 
 
 def test_a_model_that_computes_something_else_replaces_nothing(

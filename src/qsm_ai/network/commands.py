@@ -51,6 +51,14 @@ def train(
     start: Annotated[
         Path | None, typer.Option(help="Checkpoint whose averaged weights a new training begins with.")
     ] = None,
+    unroll: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="ONNX file of an earlier training: its map goes before the second pass of each example.",
+        ),
+    ] = None,
     makers: Annotated[int, typer.Option(min=1, help="Processes that make examples meanwhile.")] = 1,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of the training; 0 for all.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
@@ -71,7 +79,7 @@ def train(
         raise typer.BadParameter(str(error), param_hint="--crop, --large-crop") from None
     folder = pool or directory / "pool"
     console = Console(stderr=True)
-    workers = _start_makers(folder, examples, labels, makers)
+    workers = _start_makers(folder, examples, labels, unroll, makers)
     try:
         with console.status("Making the first examples"):
             _wait_for_examples(folder / "train", min(ENOUGH_TO_BEGIN, examples), workers)
@@ -107,9 +115,15 @@ def export(
     onnx: Annotated[Path, typer.Argument(dir_okay=False, help="The ONNX file to write.")] = Path(
         "model_repository/qsm_vit/1/model.onnx"
     ),
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False, help="Also write the weights alone, for a later training to start from."
+        ),
+    ] = None,
 ) -> None:
     """Export a checkpoint's averaged weights to ONNX, unless what is computed from it differs."""
-    from qsm_ai.network.export import export_onnx, load_checkpoint, parity, too_far
+    from qsm_ai.network.export import export_onnx, keep_checkpoint, load_checkpoint, parity, too_far
 
     try:
         model = load_checkpoint(checkpoint)
@@ -130,9 +144,14 @@ def export(
     finally:
         candidate.unlink(missing_ok=True)
     typer.echo(f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB")
+    if keep:
+        keep_checkpoint(checkpoint, keep)
+        typer.echo(f"{keep}: {keep.stat().st_size / 1e6:.1f} MB")
 
 
-def _start_makers(pool: Path, examples: int, labels: Path | None, makers: int) -> list[BaseProcess]:
+def _start_makers(
+    pool: Path, examples: int, labels: Path | None, unroll: Path | None, makers: int
+) -> list[BaseProcess]:
     """Processes that fill the pool, each with its own share of the seeds."""
     from multiprocessing import get_context
 
@@ -140,17 +159,20 @@ def _start_makers(pool: Path, examples: int, labels: Path | None, makers: int) -
     validation = range(VALIDATION_SEED, VALIDATION_SEED + VALIDATION_EXAMPLES)
     tasks = [("validation", validation)] + [("train", range(k, examples, makers)) for k in range(makers)]
     processes = [
-        spawn.Process(target=_make, args=(pool / name, seeds, labels), daemon=True) for name, seeds in tasks
+        spawn.Process(target=_make, args=(pool / name, seeds, labels, unroll), daemon=True)
+        for name, seeds in tasks
     ]
     for process in processes:
         process.start()
     return list(processes)
 
 
-def _make(directory: Path, seeds: range, labels: Path | None) -> None:
+def _make(directory: Path, seeds: range, labels: Path | None, unroll: Path | None) -> None:
+    from qsm_ai.inference.openvino import OpenVinoNetwork
     from qsm_ai.network.examples import load_labels, write_pool
 
-    write_pool(directory, seeds, load_labels(labels) if labels else None)
+    network = OpenVinoNetwork(unroll, threads=1) if unroll else None
+    write_pool(directory, seeds, load_labels(labels) if labels else None, network)
 
 
 def _wait_for_examples(directory: Path, count: int, makers: list[BaseProcess]) -> None:
