@@ -40,6 +40,12 @@ BINS = 10
 
 KINDS = ("removed", "given")
 
+BOUNDS: dict[str, tuple[float | None, float | None]] = {"depth": (None, 0.0), "noise": (0.05, None)}
+"""Of weights; the others are not negative. A noisier field never makes a surer map."""
+
+DRAWS = 2000
+"""Of the training's voxel sizes, for their range."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -210,7 +216,7 @@ def fit_errors(samples: Sequence[Sample]) -> ErrorModel:
 
     start = np.zeros(len(design))
     start[0] = np.log(np.sqrt((errors**2).mean()) + 1e-6)
-    bounds = [(None, None), *((None, 0.0) if name == "depth" else (0.0, None) for name in FEATURES)]
+    bounds = [(None, None), *(BOUNDS.get(name, (0.0, None)) for name in FEATURES)]
     found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds)
     intercept, *weights = (round(float(w), 4) for w in found.x)
     return ErrorModel(intercept, dict(zip(FEATURES, weights, strict=True)))
@@ -247,13 +253,19 @@ def judge(model: ErrorModel, samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def ranges_of(samples: Sequence[Sample]) -> dict[str, tuple[float, float]]:
-    """Lowest and highest of each statistic."""
+    """Lowest and highest of each statistic; of voxel sizes, those that the training draws from."""
     names = {name for s in samples for name in s.statistics}
-    return {
+    found = {
         name: (min(values), max(values))
         for name in sorted(names)
         if (values := [s.statistics[name] for s in samples if name in s.statistics])
     }
+    rng = np.random.default_rng(FIRST_CALIBRATION_SEED)
+    sizes = np.log([random_voxel(rng) for _ in range(DRAWS)])
+    for name, drawn in (("finest_voxel", sizes.min(axis=1)), ("coarsest_voxel", sizes.max(axis=1))):
+        low, high = found.get(name, (np.inf, -np.inf))
+        found[name] = (min(low, float(drawn.min())), max(high, float(drawn.max())))
+    return found
 
 
 def false_alarms(samples: Sequence[Sample]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -215,9 +216,10 @@ def calibrate(
         write_record(output, ["qsm-ai", "benchmark", "calibrate", "--heads", str(heads)], used, **record)
         for kind, judged in record.items():
             told = judged["held_out"]
+            within = [f"{100 * told[name]:.1f} %" for name in ("within_one", "within_two")]
             typer.echo(
-                f"{kind:8} {100 * told['within_one']:.1f} % within one, {100 * told['within_two']:.1f} % within "
-                f"two standard deviations; {100 * judged['false_alarms']:.0f} % of heads unfamiliar"
+                f"{kind:8} {within[0]} within one, {within[1]} within two standard deviations; "
+                f"{100 * judged['false_alarms']:.0f} % of heads unfamiliar"
             )
         if docs is not None:
             write_reliability(output, docs)
@@ -334,6 +336,60 @@ def service(
             timing=timing.as_dict(),
         )
     typer.echo(f"Written to {output}", err=True)
+
+
+@benchmark.command()
+def observing(
+    shape: Annotated[int, typer.Option(min=24, max=512, help="Voxels along each axis, about.")] = 96,
+    repeat: Annotated[int, typer.Option(min=1, help="Pairs of runs.")] = 5,
+    method: Annotated[Method, typer.Option(help="From the local field to susceptibility.")] = "qsm-vit",
+    output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="JSON to write.")] = RESULTS
+    / "observing.json",
+    markdown: Markdown = False,
+) -> None:
+    """Measure what logs, metrics and traces cost a job, in processor time; more than 2 % is an error.
+
+    Once by themselves, over a job's time; and once as the difference between jobs with and without them, turn
+    by turn, which other work on the machine blurs.
+    """
+    from qsm_ai.console import plain_errors
+
+    with plain_errors():
+        from qsm_ai.benchmark.observing import BUDGET, measure
+        from qsm_ai.benchmark.record import network_record, write_record
+        from qsm_ai.benchmark.tables import GrowingTable
+        from qsm_ai.inference.repository import model_file
+        from qsm_ai.io.outputs import require_writable
+
+        require_writable(output.parent)
+        typer.echo("Reconstructing, observed and not …", err=True)
+        found = measure(shape, method, repeat)
+        with GrowingTable(f"{method}, {shape}³", ("Measured", "Value"), markdown=markdown) as table:
+            table.add("job, processor time", f"{statistics.median(found.plain):.2f} s")
+            table.add("the same, observed", f"{statistics.median(found.observed):.2f} s")
+            table.add("difference, median of pairs", f"{100 * found.difference:+.2f} %")
+            table.add("spans of a job", str(found.spans))
+            table.add("observing by itself", f"{1000 * found.own:.1f} ms")
+            table.add("its share of a job", f"{100 * found.share:.2f} %")
+        write_record(
+            output,
+            [
+                "qsm-ai",
+                "benchmark",
+                "observing",
+                "--shape",
+                str(shape),
+                "--repeat",
+                str(repeat),
+                "--method",
+                method,
+            ],
+            network_record("qsm_vit", model_file()) if method == "qsm-vit" else None,
+            overhead=found.as_dict(),
+        )
+    typer.echo(f"Written to {output}", err=True)
+    if found.share > BUDGET:
+        raise typer.Exit(1)
 
 
 def _choose(option: str, wanted: list[str] | None, known: Iterable[str]) -> tuple[str, ...]:

@@ -32,7 +32,8 @@ def write_reliability(record: Path, docs: Path) -> None:
 def section_of(record: dict[str, Any]) -> str:
     """Numbers of a calibration as Markdown."""
     lines = [
-        "| Map | heads fitted / held out | within 1 σ / % | within 2 σ / % | error / σ, by head | false alarms / % |",
+        "| Map | heads fitted / held out | within 1 σ / % | within 2 σ / % | error / σ, by head "
+        "| false alarms / % |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for kind, title in TITLES.items():
@@ -45,9 +46,10 @@ def section_of(record: dict[str, Any]) -> str:
             f"| {heads[0]:.2f} to {heads[-1]:.2f} | {100 * told['false_alarms']:.0f} |"
         )
     return (
-        f"`{record['command']}`, {record['date'][:10]}, weights `{record['network']['sha256'][:12]}`. A normal "
-        "error lies within one σ in 68.3 % and within two in 95.4 % of the voxels. False alarms: heads of the "
-        "training's kind, each judged by the ranges of all others.\n\n"
+        f"`{record['command']}`, {record['date'][:10]}, weights `{record['network']['sha256'][:12]}`, on the "
+        "heads kept from the fit. A normal error lies within one σ in 68.3 % of the voxels and within "
+        "two in 95.4 %. False alarms: heads of the training's kind that are called unlike it, each judged by "
+        "the ranges of all others.\n\n"
         + "\n".join(lines)
         + "\n\n![Error against the standard deviation given, in tenths of the voxels](images/reliability.png)"
     )
