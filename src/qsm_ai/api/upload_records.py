@@ -10,23 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from qsm_ai.jobs.store import JobStore
-
-_metadata = sa.MetaData()
-
-_uploads = sa.Table(
-    "uploads",
-    _metadata,
-    sa.Column("id", sa.String(40), primary_key=True),
-    sa.Column("owner", sa.String(200), nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("sha256", sa.String(64)),
-    sa.Column("received", sa.BigInteger, nullable=False, default=0),
-    sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.Column("expires_at", sa.Float(53), nullable=False),
-    sa.Index("uploads_by_owner", "owner", "created_at"),
-    sa.Index("uploads_by_expiry", "expires_at"),
-)
+from qsm_ai.jobs.tables import UPLOADS
 
 
 class UploadNotFoundError(LookupError):
@@ -93,7 +77,6 @@ class UploadRecords:
         self._clock = clock
         self._engine = store.engine
         self._reader = self._engine.execution_options(reading=True)
-        _metadata.create_all(self._engine)
 
     def add(self, upload: PendingUpload, *, lifetime: float, most_bytes: int) -> PendingUpload:
         """Record an announced file.
@@ -112,14 +95,14 @@ class UploadRecords:
         now = self._clock()
         with self._engine.begin() as connection:
             announced = connection.execute(
-                sa.select(sa.func.coalesce(sa.func.sum(_uploads.c.size), 0)).where(
-                    _uploads.c.owner == upload.owner, _uploads.c.expires_at > now
+                sa.select(sa.func.coalesce(sa.func.sum(UPLOADS.c.size), 0)).where(
+                    UPLOADS.c.owner == upload.owner, UPLOADS.c.expires_at > now
                 )
             ).scalar_one()
             if int(announced) + upload.size > most_bytes:
                 raise NoRoomForUploadError
             connection.execute(
-                _uploads.insert().values(
+                UPLOADS.insert().values(
                     id=upload.id,
                     owner=upload.owner,
                     name=upload.name,
@@ -144,9 +127,9 @@ class UploadRecords:
     def of(self, owner: str) -> list[PendingUpload]:
         """All of an owner's uploads, newest first."""
         query = (
-            sa.select(_uploads)
-            .where(_uploads.c.owner == owner, _uploads.c.expires_at > self._clock())
-            .order_by(_uploads.c.created_at.desc(), _uploads.c.id)
+            sa.select(UPLOADS)
+            .where(UPLOADS.c.owner == owner, UPLOADS.c.expires_at > self._clock())
+            .order_by(UPLOADS.c.created_at.desc(), UPLOADS.c.id)
         )
         with self._reader.begin() as connection:
             return [_upload(row) for row in connection.execute(query).mappings()]
@@ -158,8 +141,8 @@ class UploadRecords:
             values["sha256"] = sha256
         with self._engine.begin() as connection:
             changed = connection.execute(
-                _uploads.update()
-                .where(_uploads.c.id == upload.id, _uploads.c.received == upload.received)
+                UPLOADS.update()
+                .where(UPLOADS.c.id == upload.id, UPLOADS.c.received == upload.received)
                 .values(**values)
             )
             return bool(changed.rowcount == 1)
@@ -167,7 +150,7 @@ class UploadRecords:
     def delete(self, upload_id: str) -> None:
         """Forget an upload."""
         with self._engine.begin() as connection:
-            connection.execute(_uploads.delete().where(_uploads.c.id == upload_id))
+            connection.execute(UPLOADS.delete().where(UPLOADS.c.id == upload_id))
         if self._engine.dialect.name == "sqlite":
             # What was deleted is overwritten in the database; its journal would still hold the file name.
             connection_below = self._engine.raw_connection()
@@ -178,18 +161,18 @@ class UploadRecords:
 
     def expired(self) -> list[str]:
         """Ids of the uploads whose time is over."""
-        query = sa.select(_uploads.c.id).where(_uploads.c.expires_at <= self._clock())
+        query = sa.select(UPLOADS.c.id).where(UPLOADS.c.expires_at <= self._clock())
         with self._reader.begin() as connection:
             return [str(found) for found in connection.execute(query).scalars()]
 
     def known_ids(self) -> set[str]:
         """Ids of all uploads."""
         with self._reader.begin() as connection:
-            return set(connection.execute(sa.select(_uploads.c.id)).scalars())
+            return set(connection.execute(sa.select(UPLOADS.c.id)).scalars())
 
     def _read(self, connection: sa.Connection, upload_id: str, owner: str) -> PendingUpload:
-        query = sa.select(_uploads).where(
-            _uploads.c.id == upload_id, _uploads.c.owner == owner, _uploads.c.expires_at > self._clock()
+        query = sa.select(UPLOADS).where(
+            UPLOADS.c.id == upload_id, UPLOADS.c.owner == owner, UPLOADS.c.expires_at > self._clock()
         )
         row = connection.execute(query).mappings().first()
         if row is None:

@@ -67,6 +67,12 @@ class Database:
         if not self.is_sqlite:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:what)"), {"what": what})
 
+    def take_time(self, connection: sa.Connection) -> None:
+        """Let the transaction wait and work for as long as it needs, as a migration of many rows may."""
+        if not self.is_sqlite:
+            connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+            connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
+
     def tell(self, connection: sa.Connection, topic: str) -> None:
         """Wake processes that listen to PostgreSQL, once the transaction has happened."""
         if not self.is_sqlite:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from qsm_ai.jobs.database import Database
 from qsm_ai.jobs.errors import DatabaseMismatchError
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration."""
 
 BEFORE_MIGRATIONS = "0001"
@@ -70,6 +70,7 @@ def move(database: Database, target: str) -> str:
     from alembic import command
 
     with database.writing() as connection:
+        database.take_time(connection)
         database.one_at_a_time(connection, _LOCK)
         found = _revision(connection)
         _refuse_unknown(found)

@@ -93,3 +93,18 @@ WORKERS = sa.Table(
     sa.Column("trouble", sa.JSON(none_as_null=True)),
     sa.Column("trouble_since", sa.Float(53)),
 )
+
+UPLOADS = sa.Table(
+    "uploads",
+    METADATA,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("owner", sa.String(200), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64)),
+    sa.Column("received", sa.BigInteger, nullable=False, default=0),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("expires_at", sa.Float(53), nullable=False),
+    sa.Index("uploads_by_owner", "owner", "created_at"),
+    sa.Index("uploads_by_expiry", "expires_at"),
+)
