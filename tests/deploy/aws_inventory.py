@@ -9,6 +9,7 @@ import sys
 
 import boto3
 import jmespath
+from botocore.config import Config
 
 # service, call, where the things are in its answer (JMESPath)
 KINDS = [
@@ -52,14 +53,19 @@ KINDS = [
 NEEDED = {"application-autoscaling": {"ServiceNamespace": "ecs"}, "wafv2": {"Scope": "REGIONAL"}}
 
 
+def client(service: str):  # type: ignore[no-untyped-def]
+    """A client with the patience that a busy machine needs."""
+    patient = Config(connect_timeout=60, read_timeout=600, retries={"total_max_attempts": 3})
+    return boto3.Session("none", "none", region_name="eu-central-1").client(service, config=patient)
+
+
 def inventory() -> dict[str, list[str]]:
     """Names of everything, by ``service.call``."""
-    session = boto3.Session("none", "none", region_name="eu-central-1")
     found = {}
     for service, call, path in KINDS:
-        answer = getattr(session.client(service), call)(**NEEDED.get(service, {}))
+        answer = getattr(client(service), call)(**NEEDED.get(service, {}))
         found[f"{service}.{call}"] = sorted(jmespath.search(path, answer) or [])
-    kms = session.client("kms")
+    kms = client("kms")
     keys = [key["KeyId"] for key in kms.list_keys()["Keys"]]
     states = {key: kms.describe_key(KeyId=key)["KeyMetadata"] for key in keys}
     found["kms.list_keys"] = sorted(

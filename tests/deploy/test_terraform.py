@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -86,6 +87,13 @@ def test_no_address_is_open_to_the_world_and_no_secret_stands_in_the_tree(file: 
     assert not re.search(r'(?i)(password|secret_key|token)\s*=\s*"[^"$]+"', text)
     for resource in re.findall(r'^resource "aws_\w*ingress_rule" .*?^}', text, re.MULTILINE | re.DOTALL):
         assert "0.0.0.0/0" not in resource
+
+
+@pytest.mark.parametrize("cloud", ["aws", "gcp"])
+def test_costs_are_worked_out_from_the_prices_that_are_stated(cloud: str) -> None:
+    costs = runpy.run_path(str(CLOUDS / "costs.py"))
+    assert (CLOUDS / cloud / "README.md").read_text() == costs["page"](cloud), "run deploy/terraform/costs.py"
+    assert "**assumed**" in costs["page"](cloud)
 
 
 @pytest.mark.parametrize("cloud", ["aws", "gcp"])

@@ -68,6 +68,8 @@ module "services" {
   domain          = var.domain
   allowed_cidrs   = var.allowed_cidrs
   images          = var.images
+  worker          = var.worker
+  oidc            = var.oidc
   network_id      = module.network.network_id
   subnet_id       = module.network.subnet_id
   triton_address  = module.triton.grpc_address

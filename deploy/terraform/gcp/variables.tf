@@ -61,6 +61,32 @@ variable "gpu" {
   default = {}
 }
 
+variable "worker" {
+  description = "Workers that compute jobs: how many, processors and memory of each."
+  type = object({
+    instances = optional(number, 1)
+    cpu       = optional(string, "4")
+    memory    = optional(string, "16Gi")
+  })
+  default = {}
+}
+
+variable "oidc" {
+  description = "Who signs people in, beside API keys: issuer and audience; the role or the e-mail domains that are let in."
+  type = object({
+    issuer        = string
+    audience      = string
+    user_role     = optional(string, "")
+    email_domains = optional(list(string), [])
+  })
+  default = null
+
+  validation {
+    condition     = var.oidc == null ? true : startswith(var.oidc.issuer, "https://")
+    error_message = "The issuer is a URL that begins with https://."
+  }
+}
+
 variable "database_tier" {
   description = "Machine of Cloud SQL."
   type        = string

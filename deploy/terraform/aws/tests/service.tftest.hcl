@@ -22,6 +22,11 @@ override_data {
 }
 
 override_data {
+  target = module.triton.data.aws_caller_identity.me
+  values = { account_id = "123456789012" }
+}
+
+override_data {
   target = module.log_key.data.aws_caller_identity.me
   values = { account_id = "123456789012" }
 }
@@ -195,6 +200,19 @@ run "triton_is_inside_and_its_nodes_are_tainted" {
     gpu                = { instance_type = "g4dn.xlarge", min = 0, max = 4, desired = 1, spot = false }
   }
 
+  override_data {
+    target = data.aws_caller_identity.me
+    values = { account_id = "123456789012" }
+  }
+
+  assert {
+    condition = alltrue([
+      for statement in data.aws_iam_policy_document.autoscaler.statement :
+      statement.sid == "Look" ? alltrue([for action in statement.actions : can(regex(":(Describe|Get)", action))]) : length(statement.condition) == 1
+    ])
+    error_message = "The autoscaler may change what is not this cluster's."
+  }
+
   assert {
     condition     = aws_lb.this.internal
     error_message = "Triton is reachable from outside."
@@ -320,7 +338,7 @@ run "the_door_is_tls_and_leads_each_path_to_its_tier" {
   }
 
   assert {
-    condition     = jsondecode(aws_ecs_task_definition.tier["worker"].container_definitions)[0].entryPoint == ["qsm-ai", "worker"] && length(aws_ecs_service.tier["worker"].load_balancer) == 0
+    condition     = concat([for part in ["entryPoint", "command"] : jsondecode(aws_ecs_task_definition.tier["worker"].container_definitions)[0][part]]...) == ["qsm-ai", "worker"] && length(aws_ecs_service.tier["worker"].load_balancer) == 0
     error_message = "Nobody computes, or who computes is reachable."
   }
 

@@ -34,6 +34,7 @@ locals {
         QSM_CORS_ORIGINS = "https://${var.domain}"
       })
       entry   = null
+      command = null
       secrets = local.secrets
       busy    = 60
     }
@@ -49,7 +50,8 @@ locals {
       health = "import urllib.request as r; r.urlopen('http://127.0.0.1:8010/healthz', timeout=4)"
       # It lets nobody in, but refuses settings that would let in everybody.
       environment = merge(local.data, local.access, { QSM_WORKERS = "1", QSM_WORKER_GRACE_S = "90" })
-      entry       = ["qsm-ai", "worker"]
+      entry       = ["qsm-ai"]
+      command     = ["worker"]
       secrets     = local.secrets
       # One job keeps a worker's processors busy: where most are, jobs wait.
       busy = 50
@@ -64,6 +66,7 @@ locals {
       health      = "import urllib.request as r; r.urlopen('http://127.0.0.1:8501/_stcore/health', timeout=4)"
       environment = { QSM_API_URL = "http://backend.${var.name}:8000" }
       entry       = null
+      command     = null
       secrets     = {}
       busy        = 60
     }
@@ -290,6 +293,7 @@ resource "aws_ecs_task_definition" "tier" {
     name                   = each.key
     image                  = each.value.image
     entryPoint             = each.value.entry
+    command                = each.value.command
     essential              = true
     readonlyRootFilesystem = true
     user                   = "10001:10001"

@@ -86,7 +86,7 @@ resource "aws_eks_addon" "network" {
 }
 
 resource "aws_eks_addon" "other" {
-  for_each = toset(["coredns", "kube-proxy", "metrics-server"])
+  for_each = toset(["coredns", "eks-pod-identity-agent", "kube-proxy", "metrics-server"])
 
   cluster_name = aws_eks_cluster.this.name
   addon_name   = each.key

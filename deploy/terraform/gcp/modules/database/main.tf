@@ -38,6 +38,26 @@ resource "google_sql_database_instance" "this" {
       name  = "log_min_duration_statement"
       value = "1000"
     }
+
+    database_flags {
+      name  = "log_checkpoints"
+      value = "on"
+    }
+
+    database_flags {
+      name  = "log_connections"
+      value = "on"
+    }
+
+    database_flags {
+      name  = "log_disconnections"
+      value = "on"
+    }
+
+    database_flags {
+      name  = "log_lock_waits"
+      value = "on"
+    }
   }
 
   depends_on = [random_password.this]

@@ -1,29 +1,39 @@
-# Backend and frontend on Cloud Run, reachable through the load balancer only.
+# Backend and frontend on Cloud Run, reachable through the load balancer only; workers, which nobody reaches.
 
 data "google_project" "this" {
   project_id = var.project
 }
 
 locals {
+  data = {
+    QSM_TRITON_URL   = var.triton_address
+    QSM_STORAGE_URL  = "gs://${var.bucket}/objects"
+    QSM_DATABASE_URL = "postgresql+psycopg://qsm@${var.database_host}:5432/qsm?sslmode=require"
+  }
+  access = merge({ QSM_ACCESS = var.oidc == null ? "keys" : "keys,oidc" }, var.oidc == null ? {} : {
+    QSM_OIDC_ISSUER        = var.oidc.issuer
+    QSM_OIDC_AUDIENCE      = var.oidc.audience
+    QSM_OIDC_USER_ROLE     = var.oidc.user_role
+    QSM_OIDC_EMAIL_DOMAINS = join(",", var.oidc.email_domains)
+  })
+
   tiers = {
     backend = {
       image  = var.images.backend
       port   = 8000
       health = "/healthz"
-      cpu    = "4"
-      memory = "16Gi"
+      cpu    = "2"
+      memory = "8Gi"
       min    = 1
       max    = 6
-      # Jobs go on after the answer to the request that began them.
+      # Old files are swept whether somebody asks or not.
       always_on = true
       timeout   = "900s"
       sticky    = false
-      environment = {
-        QSM_TRITON_URL   = var.triton_address
-        QSM_STORAGE_URL  = "gs://${var.bucket}/objects"
-        QSM_DATABASE_URL = "postgresql+psycopg://qsm@${var.database_host}:5432/qsm?sslmode=require"
+      environment = merge(local.data, local.access, {
+        QSM_WORKERS      = "0"
         QSM_CORS_ORIGINS = "https://${var.domain}"
-      }
+      })
     }
     frontend = {
       image     = var.images.frontend
@@ -147,8 +157,73 @@ resource "google_cloud_run_v2_service" "tier" {
         name = volumes.value
         empty_dir {
           medium     = "MEMORY"
-          size_limit = "6Gi"
+          size_limit = "3Gi"
         }
+      }
+    }
+  }
+}
+
+# The backend's image with another command. A pool does not grow by itself: `worker.instances` says how many there are.
+resource "google_cloud_run_v2_worker_pool" "worker" {
+  name                = "${var.name}-worker"
+  location            = var.region
+  launch_stage        = "BETA"
+  deletion_protection = false
+
+  scaling {
+    scaling_mode          = "MANUAL"
+    manual_instance_count = var.worker.instances
+  }
+
+  template {
+    service_account = google_service_account.tier["backend"].email
+
+    vpc_access {
+      egress = "PRIVATE_RANGES_ONLY"
+      network_interfaces {
+        network    = var.network_id
+        subnetwork = var.subnet_id
+      }
+    }
+
+    containers {
+      image   = var.images.backend
+      command = ["qsm-ai", "worker"]
+
+      resources {
+        limits = { cpu = var.worker.cpu, memory = var.worker.memory }
+      }
+
+      dynamic "env" {
+        for_each = merge(local.data, local.access, { QSM_WORKERS = "1" })
+        content {
+          name  = env.key
+          value = env.value
+        }
+      }
+
+      env {
+        name = "PGPASSWORD"
+        value_source {
+          secret_key_ref {
+            secret  = var.password_secret
+            version = "latest"
+          }
+        }
+      }
+
+      volume_mounts {
+        name       = "data"
+        mount_path = "/data"
+      }
+    }
+
+    volumes {
+      name = "data"
+      empty_dir {
+        medium     = "MEMORY"
+        size_limit = "4Gi"
       }
     }
   }

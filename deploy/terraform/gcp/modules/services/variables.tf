@@ -31,6 +31,25 @@ variable "images" {
   })
 }
 
+variable "worker" {
+  description = "Workers: how many, processors and memory of each."
+  type = object({
+    instances = number
+    cpu       = string
+    memory    = string
+  })
+}
+
+variable "oidc" {
+  description = "Who signs people in, beside API keys; null for nobody."
+  type = object({
+    issuer        = string
+    audience      = string
+    user_role     = string
+    email_domains = list(string)
+  })
+}
+
 variable "network_id" {
   description = "The network."
   type        = string

@@ -24,6 +24,16 @@ resource "google_container_cluster" "this" {
   remove_default_node_pool = true
   initial_node_count       = 1
 
+  enable_intranode_visibility = true
+
+  master_auth {
+    client_certificate_config {
+      issue_client_certificate = false
+    }
+  }
+
+  resource_labels = { project = "qsm-ai" }
+
   # Dataplane V2 honours NetworkPolicies.
   datapath_provider = "ADVANCED_DATAPATH"
 
