@@ -195,10 +195,14 @@ class Storage:
         """Remove everything under ``prefix``, a killed process' unfinished writes too; how many objects."""
         keys = [info.key for info in await self.entries(_checked(prefix))]
         if keys:
-            await obstore.delete_async(self._store, keys)
+            await self._delete_all(keys)
         if self._folder is not None:
             await asyncio.to_thread(shutil.rmtree, self._folder / prefix, ignore_errors=True)
         return len(keys)
+
+    @timed("delete")
+    async def _delete_all(self, keys: list[str]) -> None:
+        await obstore.delete_async(self._store, keys)
 
     async def check(self) -> None:
         """Write, read and delete a small object; raises whatever goes wrong."""
