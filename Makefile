@@ -95,6 +95,7 @@ docs: $(STAMPS)/test ## Write the pages that are generated from code
 .PHONY: dashboards
 dashboards: $(STAMPS)/test ## Write Grafana's dashboards from their code
 	@$(BIN)/python deploy/monitoring/dashboards
+	@$(BIN)/python deploy/monitoring/kubernetes_rules.py
 
 .PHONY: site
 site: .venv-docs/.stamp ## Write the pages of docs/ as a site into out/site

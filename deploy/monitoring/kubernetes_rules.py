@@ -1,13 +1,15 @@
-"""The alerting rules as the Prometheus operator wants them; `make docs` writes, a test keeps them current."""
+"""Rules and dashboards as operators in a cluster want them; `make docs` writes, a test keeps them current."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import yaml
 
 HERE = Path(__file__).parent
 TARGET = HERE.parent / "kubernetes/components/monitoring/rules.yaml"
+DASHBOARDS = TARGET.with_name("dashboards.yaml")
 THRESHOLDS = "gpu"
 """The component is for clusters whose Triton has a GPU."""
 
@@ -36,6 +38,20 @@ def manifest() -> str:
     return HEAD + yaml.dump(rule, Dumper=_Plain, sort_keys=False, width=120)
 
 
+def dashboards() -> str:
+    """A ConfigMap for each dashboard, with the label that Grafana's sidecar looks for."""
+    written = []
+    for file in sorted((HERE / "grafana/dashboards").glob("*.json")):
+        board = json.dumps(json.loads(file.read_text()), separators=(",", ":"), ensure_ascii=False)
+        metadata = {"name": f"dashboard-{file.stem}", "labels": {"grafana_dashboard": "1"}}
+        written.append(
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {file.name: board}}
+        )
+    text = yaml.dump_all(written, Dumper=_Plain, sort_keys=False, width=1_000_000, allow_unicode=True)
+    return "# Made by `make dashboards` and `make docs` from deploy/monitoring/dashboards.\n" + text
+
+
 if __name__ == "__main__":
-    TARGET.write_text(manifest(), encoding="utf-8")
-    print(TARGET.relative_to(HERE.parents[1]))
+    for target, text in ((TARGET, manifest()), (DASHBOARDS, dashboards())):
+        target.write_text(text, encoding="utf-8")
+        print(target.relative_to(HERE.parents[1]))

@@ -356,6 +356,18 @@ def test_dashboards_are_those_of_their_code(monitoring: Path, monkeypatch: pytes
     assert kept == made, "make dashboards"
 
 
+def test_clusters_get_the_same_rules_and_dashboards(monitoring: Path, deploy: Path) -> None:
+    made = runpy.run_path(str(monitoring / "kubernetes_rules.py"))
+    component = deploy / "kubernetes/components/monitoring"
+    assert (component / "rules.yaml").read_text() == made["manifest"](), "make docs"
+    assert (component / "dashboards.yaml").read_text() == made["dashboards"](), "make dashboards"
+    maps = yaml.safe_load_all((component / "dashboards.yaml").read_text())
+    assert {name: json.loads(text) for m in maps for name, text in m["data"].items()} == {
+        f"{name}.json": board for name, board in boards().items()
+    }
+    assert "dashboards.yaml" in (component / "kustomization.yaml").read_text()
+
+
 def boards() -> dict[str, Any]:
     folder = ROOT / "deploy/monitoring/grafana/dashboards"
     return {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
