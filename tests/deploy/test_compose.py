@@ -16,7 +16,8 @@ from qsm_ai.api.settings import Settings
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-FOR_OTHERS = {"QSM_UI_METRICS_HOST", "QSM_UI_METRICS_PORT", 
+FOR_OTHERS = {
+    "QSM_UI_METRICS_HOST", "QSM_UI_METRICS_PORT",
     "QSM_API_URL", "QSM_SAMPLE_DIR", "QSM_LOG_PATH", "QSM_LOG_STATE", "QSM_LOG_GROUP",
 }  # fmt: skip
 
