@@ -6,6 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.parametrize(
+    "deployment", ["sqlite-folder", "postgres-s3"], indirect=True, scope="session"
+)
+
 FORM = {"te_ms": "4 8 12", "b0": "3", "method": "tkd"}
 
 

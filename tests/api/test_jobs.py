@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.parametrize(
+    "deployment", ["sqlite-folder", "postgres-s3"], indirect=True, scope="session"
+)
+
 FORM = {"te_ms": "4 8 12", "b0": "3", "method": "tkd"}
 
 
@@ -59,6 +63,25 @@ def test_waiting_jobs_know_their_place_and_a_cancelled_one_gives_it_up(
     assert [client.job(job["id"])["queue_position"] for job in waiting] == [1, 2, 3]
     assert client.post(waiting[0]["links"]["cancel"]).json()["state"] == "cancelled"
     assert [client.job(job["id"])["queue_position"] for job in waiting] == [None, 1, 2]
+
+
+def test_others_pass_a_job_of_low_priority(client: Any, running: dict[str, Any], files: Any) -> None:
+    low = client.submit({"phase": files.phase}, priority="low", **FORM).json()
+    normal = client.submit({"phase": files.phase}, **FORM).json()
+    high = client.submit({"phase": files.phase}, priority="high", **FORM).json()
+    places = [client.job(job["id"])["queue_position"] for job in (high, normal, low)]
+    assert places == [1, 2, 3]
+
+
+def test_a_job_is_given_up_when_its_deadline_passes_in_the_queue(
+    client: Any, running: dict[str, Any], files: Any
+) -> None:
+    job = client.submit({"phase": files.phase}, deadline="0.5", **FORM).json()
+    late = client.until(job["id"])
+    assert late["state"] == "failed"
+    assert late["problem"]["code"] == "deadline-exceeded"
+    assert client.get(late["links"]["result"]).status_code == 504
+    assert client.job(running["id"])["state"] == "running"
 
 
 def test_an_estimate_is_given_once_something_is_known(

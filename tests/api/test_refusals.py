@@ -161,6 +161,8 @@ BAD_FIELDS: list[tuple[dict[str, str | None], str]] = [
     ({"reference": "moon"}, "invalid-parameter"),
     ({"phase_sign": "0"}, "invalid-parameter"),
     ({"wait": "-1"}, "invalid-parameter"),
+    ({"priority": "urgent"}, "invalid-parameter"),
+    ({"deadline": "0"}, "invalid-parameter"),
     ({"echo_times": "4 8 12"}, "unknown-field"),
     ({"phase": "not a file"}, "invalid-parameter"),
 ]

@@ -28,7 +28,10 @@ SIGNS = {
     "+1": "positive",
     "-1": "negative",
 }
-FIELDS = ("te_ms", "b0", "b0_direction", *CHOICES, "phase_sign", "wait")
+PRIORITIES = {"low": -1, "normal": 0, "high": 1}
+"""Jobs of a higher one come first, whoever they belong to; only administrators may ask for the highest."""
+
+FIELDS = ("te_ms", "b0", "b0_direction", *CHOICES, "phase_sign", "priority", "deadline", "wait")
 MOST_ECHOES = 64
 
 
@@ -42,10 +45,15 @@ class Parameters:
         For the job's record: only what was given, and the method and the reference in any case.
     wait : s
         How long the client waits for the result.
+    priority : int
+    deadline : s or None
+        After which nobody needs the result any more.
     """
 
     values: dict[str, Any]
     wait: float
+    priority: int = 0
+    deadline: float | None = None
 
 
 def parse(fields: Mapping[str, Sequence[str]], *, max_wait: float) -> Parameters:
@@ -91,7 +99,22 @@ def parse(fields: Mapping[str, Sequence[str]], *, max_wait: float) -> Parameters
     wait = _numbers("wait", [_single(fields, "wait")], most=1)[0] if "wait" in fields else 0.0
     if wait < 0:
         raise ProblemError(invalid("wait is negative.", "Give it in seconds."))
-    return Parameters(values, min(wait, max_wait))
+    return Parameters(values, min(wait, max_wait), _priority(fields), _deadline(fields))
+
+
+def _priority(fields: Mapping[str, Sequence[str]]) -> int:
+    if "priority" not in fields:
+        return 0
+    return PRIORITIES[_choice("priority", _single(fields, "priority"), tuple(PRIORITIES))]
+
+
+def _deadline(fields: Mapping[str, Sequence[str]]) -> float | None:
+    if "deadline" not in fields:
+        return None
+    deadline = _numbers("deadline", [_single(fields, "deadline")], most=1)[0]
+    if deadline <= 0:
+        raise ProblemError(invalid("deadline is over already.", "Give it in seconds from now."))
+    return deadline
 
 
 def invalid(detail: str, mend: str) -> Problem:

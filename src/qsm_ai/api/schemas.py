@@ -168,6 +168,12 @@ class JobRequest(BaseModel):
     unwrapping: Unwrapping | None = None
     background: Background | None = None
     phase_sign: Literal["auto", "positive", "negative"] | None = None
+    priority: Literal["low", "normal", "high"] | None = Field(
+        None, description="Before or after other jobs, whoever they belong to; high is for administrators."
+    )
+    deadline: float | None = Field(
+        None, gt=0, description="Seconds from now after which the job is given up."
+    )
     wait: float | None = Field(None, ge=0, description="Seconds to wait for the result.")
 
     def fields(self) -> dict[str, list[str]]:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, TypeVar
 import structlog
 from fastapi import Header, Request, Response
 
+from qsm_ai.access.denial import not_an_administrator
+from qsm_ai.access.identity import Role
 from qsm_ai.api.context import Context
 from qsm_ai.api.negotiation import negotiate
 from qsm_ai.api.parameters import Parameters, parse
@@ -103,8 +105,15 @@ async def submit(
     ProblemError
         What is wrong with the input.
     QueueFullError, IdempotencyConflictError, TooLargeForWorkersError
+    AccessDenied
+        A high priority, for who is no administrator.
     """
     parameters, summary = await counted(context, _checked(context, files, fields))
+    if parameters.priority > 0 and request.state.identity.role is not Role.ADMIN:
+        raise not_an_administrator()
+    deadline_at = None
+    if parameters.deadline is not None:
+        deadline_at = await asyncio.to_thread(context.store.now) + parameters.deadline
     job = Job(
         id=secrets.token_hex(16),
         owner=owner,
@@ -117,6 +126,8 @@ async def submit(
         summary=summary,
         request_id=request.state.request_id,
         idempotency_key=idempotency_key,
+        priority=parameters.priority,
+        deadline_at=deadline_at,
     )
     paths = {upload.key: file.path for upload, file in zip(job.uploads, files, strict=True)}
     made = await context.jobs.submit(job, paths)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from qsm_ai.api import uploads
 from qsm_ai.api.context import InContext, Owner
-from qsm_ai.api.parameters import FIELDS
+from qsm_ai.api.parameters import FIELDS, PRIORITIES
 from qsm_ai.api.problems import responses
 from qsm_ai.api.quota import place_for_job
 from qsm_ai.api.representations import RESULT_CONTENT
@@ -50,6 +50,17 @@ _FORM: dict[str, Any] = {
             "enum": ["auto", "positive", "negative", "1", "-1"],
             "default": "auto",
             "description": "negative (-1) where the phase falls as the field rises.",
+        },
+        "priority": {
+            "type": "string",
+            "enum": list(PRIORITIES),
+            "default": "normal",
+            "description": "Before or after other jobs, whoever they belong to; high is for administrators.",
+        },
+        "deadline": {
+            "type": "string",
+            "description": "Seconds from now after which the job is given up.",
+            "example": "3600",
         },
         "wait": {"type": "string", "description": "Seconds to wait for the result.", "example": "60"},
     },
