@@ -52,6 +52,6 @@ USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8501 8502
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=4 \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8501/_stcore/health', timeout=4)"]
+HEALTHCHECK --interval=15s --timeout=10s --start-period=30s --retries=4 \
+    CMD ["python", "-IS", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8501, timeout=8); c.request('GET', '/_stcore/health'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["python", "-m", "qsm_ai.ui"]

@@ -49,6 +49,6 @@ WORKDIR /tmp
 # gRPC for the backend, HTTP for probes, metrics for Prometheus; all on the private network only.
 EXPOSE 8000 8001 8002
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=4 \
-    CMD ["/triton/bin/python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]
+HEALTHCHECK --interval=15s --timeout=10s --start-period=120s --retries=4 \
+    CMD ["/triton/bin/python", "-IS", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8000, timeout=8); c.request('GET', '/v2/health/ready'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["triton-cpu-entrypoint"]

