@@ -257,6 +257,11 @@ class Worker:
                 held.stop = held.stop or "shutdown"
                 held.task.cancel()
         await asyncio.gather(*(held.task for held in self._held.values()), return_exceptions=True)
+        # A task that was cancelled before its first step has not done so itself.
+        for held in self._held.values():
+            with suppress(Exception):
+                await asyncio.to_thread(self._store.give_back, held.job)
+        self._held.clear()
 
     # ------------------------------------------------------------------ one job
 
