@@ -11,6 +11,9 @@ from qsm_ai.api.app import create_app
 from qsm_ai.api.settings import Settings, say
 from qsm_ai.jobs.errors import DatabaseMismatchError
 
+KEPT_ALIVE = 75
+"""Seconds for which an idle connection stays open."""
+
 REFUSED = 2
 """Exit status where the settings are not such that it may start."""
 
@@ -40,6 +43,8 @@ def main() -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        # Longer than a balancer keeps an idle connection: else it sends into one that closes at this moment.
+        timeout_keep_alive=KEPT_ALIVE,
         timeout_graceful_shutdown=3,
     )
     return 0
