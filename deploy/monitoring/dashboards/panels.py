@@ -145,6 +145,7 @@ def board(uid: str, title: str, description: str) -> builders.Dashboard:
         .refresh("30s")
         .timezone("browser")
         .readonly()
+        .tooltip(models.DashboardCursorSync.CROSSHAIR)
         .link(sisters)
     )
 
