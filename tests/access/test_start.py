@@ -168,7 +168,15 @@ class TestSingleUser:
             assert client.get("/api/v1/admin/queue").status_code == 200
 
     @pytest.mark.parametrize(
-        "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "192.0.2.7", "[2001:db8::1]"]
+        "host",
+        [
+            "evil.example",
+            "evil.example:8000",
+            "127.0.0.1.evil.example",
+            "192.0.2.7",
+            "[2001:db8::1]",
+            "[2001",
+        ],
     )
     def test_does_not_answer_to_a_name_that_others_can_give_it(self, backend: Backend, host: str) -> None:
         """A page of evil.example, whose name suddenly means 127.0.0.1, would otherwise be at home here."""
@@ -206,5 +214,11 @@ def test_behind_a_proxy_that_lets_in_there_is_one_user(start_backend: StartBacke
         start_backend(QSM_ACCESS="open-behind-proxy", QSM_WORKERS="0") as backend,
         backend.client() as client,
     ):
-        answer = client.get("/api/v1/me", headers={"Host": "qsm.hospital.example"})
+        named = {"Host": "qsm.hospital.example"}
+        # The proxy knows its people by cookies, and a browser sends those along with anybody's form.
+        forged = client.post("/api/v1/reconstruct", headers={**named, "Origin": "https://evil.example"})
+        assert (forged.status_code, forged.json()["code"]) == (403, "from-elsewhere")
+        own = client.post("/api/v1/reconstruct", headers={**named, "Origin": "https://qsm.hospital.example"})
+        assert own.status_code == 415
+        answer = client.get("/api/v1/me", headers=named)
         assert (answer.status_code, answer.json()["way"]) == (200, "none")

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,7 +164,8 @@ class KeyStore:
         if (state := key.state(now)) != "active":
             raise KeyRefusedError(state)
         if key.last_used_at is None or now - key.last_used_at >= NOTED_EVERY:
-            with self._database.writing() as connection:
+            # A database that is too busy to take the note keeps nobody out.
+            with suppress(sa.exc.OperationalError), self._database.writing() as connection:
                 connection.execute(API_KEYS.update().where(API_KEYS.c.id == key.id).values(last_used_at=now))
         return key
 

@@ -155,22 +155,32 @@ def _require_own_page(context: Context, scope: Scope, headers: Headers) -> None:
     """Keep web pages of others out where a browser needs to prove nothing.
 
     Where there is no access control, a page anywhere in the world could have a visitor's browser talk to this
-    machine: by a name that resolves to 127.0.0.1, or by sending a form. Where a key or token is needed, no
-    browser sends one by itself.
+    machine: by a name that resolves to 127.0.0.1, or by sending a form. The latter holds behind a proxy that
+    knows its people by cookies, too. Where a key or token is needed, no browser sends one by itself.
     """
     settings = context.settings
-    if settings.access:
+    if not context.gate.is_open:
         return
-    if not settings.published_at and not _is_local_socket(scope):
-        raise _from_elsewhere("Without access control this service answers on this machine only.")
-    host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-    if not is_loopback(host) and ("." in host or ":" in host):
-        raise _from_elsewhere("Without access control this service answers to its own name only.")
+    if not settings.access:
+        if not settings.published_at and not _is_local_socket(scope):
+            raise _from_elsewhere("Without access control this service answers on this machine only.")
+        host = _parts(f"//{headers.get('host', '')}")[0]
+        if not is_loopback(host) and ("." in host or ":" in host):
+            raise _from_elsewhere("Without access control this service answers to its own name only.")
     origin = headers.get("origin")
     if origin is None or scope["method"] in SAFE:
         return
-    if origin.rstrip("/") not in settings.cors_origins and urlsplit(origin).netloc != headers.get("host"):
+    if origin.rstrip("/") not in settings.cors_origins and _parts(origin)[1] != headers.get("host"):
         raise _from_elsewhere("The page that sends this is not one of those that may.")
+
+
+def _parts(address: str) -> tuple[str, str]:
+    """Host without and with its port; what cannot be read is nobody's name."""
+    try:
+        parts = urlsplit(address)
+        return parts.hostname or "", parts.netloc
+    except ValueError:
+        return "unreadable.invalid", ""
 
 
 def _is_local_socket(scope: Scope) -> bool:
