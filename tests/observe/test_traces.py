@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import opentelemetry.trace
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -14,7 +15,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from qsm_ai.observe import tracing
+from qsm_ai.observe.scrubbing import Scrubber
 from qsm_ai.reconstruction.stages import STAGES
+from qsm_ai.ui.measuring import calling, drawing
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 
@@ -110,27 +113,49 @@ def test_probes_and_polls_leave_no_trace(service: Any, collector: Any) -> None:
     assert not any(name.startswith("GET") for name in names)
 
 
-def test_the_page_begins_the_trace_of_what_it_sends() -> None:
-    import opentelemetry.trace
-
-    from qsm_ai.ui.measuring import calling
-
+@pytest.fixture
+def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """What this process would export."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
+    provider.add_span_processor(Scrubber())
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    before = opentelemetry.trace._TRACER_PROVIDER
-    opentelemetry.trace._TRACER_PROVIDER = provider
-    try:
-        with calling("POST", "/api/v1/reconstruct") as call:
-            call.status = 202
-        with calling("GET", f"/api/v1/jobs/{'0' * 32}") as poll:
-            poll.status = 200
-    finally:
-        opentelemetry.trace._TRACER_PROVIDER = before
+    monkeypatch.setattr(opentelemetry.trace, "_TRACER_PROVIDER", provider)
+    return exporter
+
+
+def test_the_page_begins_the_trace_of_what_it_sends(exporter: InMemorySpanExporter) -> None:
+    with calling("POST", "/api/v1/reconstruct") as call:
+        call.status = 202
+    with calling("GET", f"/api/v1/jobs/{'0' * 32}") as poll:
+        poll.status = 200
     (span,) = exporter.get_finished_spans()
     assert span.name == "call.submit"
     assert call.headers["traceparent"].split("-")[1] == f"{span.context.trace_id:032x}"
     assert "traceparent" not in poll.headers
+
+
+@pytest.mark.parametrize("around", [drawing, tracing.span])
+def test_an_error_in_a_span_is_told_by_its_kind_alone(
+    exporter: InMemorySpanExporter, around: Callable[[str], Any]
+) -> None:
+    with pytest.raises(OSError, match="Telltale"), around("scan"):
+        raise OSError("Telltale")
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes["error.type"] == "OSError"
+    assert "Telltale" not in span.to_json()
+
+
+def test_addresses_as_they_were_asked_are_withheld(exporter: InMemorySpanExporter) -> None:
+    attributes = {"url.path": "/Telltale", "url.query": "name=Telltale", "http.route": "/api/v1/jobs"}
+    tracer = opentelemetry.trace.get_tracer("some library")
+    with tracer.start_as_current_span("GET", attributes=attributes):
+        pass
+    (span,) = exporter.get_finished_spans()
+    assert "Telltale" not in span.to_json()
+    assert span.attributes is not None
+    assert span.attributes["http.route"] == "/api/v1/jobs"
 
 
 @pytest.mark.parametrize(

@@ -237,8 +237,8 @@ def main() -> None:
 
     while True:
         say(answer(json.loads(tasks.get()), say))
-        # This process may be killed once it has answered.
-        tracing.flush()
+        # Soon, for this process may be killed when it has answered; but the next task does not wait for it.
+        threading.Thread(target=tracing.flush, daemon=True).start()
 
 
 if __name__ == "__main__":

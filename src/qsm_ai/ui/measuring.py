@@ -44,13 +44,18 @@ def drawing(page: str) -> Iterator[None]:
     """
     began = time.perf_counter()
     metrics.RUNS.labels(page).inc()
-    with trace.get_tracer("qsm_ai.ui").start_as_current_span(f"page.{page}"):
+    # The message of an error may hold a file name: spans get none.
+    with trace.get_tracer("qsm_ai.ui").start_as_current_span(
+        f"page.{page}", record_exception=False, set_status_on_exception=False
+    ) as span:
         try:
             yield
         except Exception as error:
             # Streamlit runs a page anew by raising; that is no failure.
             if not _is_streamlits(error):
                 metrics.ERRORS.labels(page).inc()
+                span.set_attribute("error.type", type(error).__name__)
+                span.set_status(StatusCode.ERROR)
                 log.exception("page.error", extra={"page": page})
             raise
         finally:
