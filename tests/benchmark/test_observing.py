@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from qsm_ai.benchmark.observing import Overhead, measure
-from qsm_ai.reconstruction.stages import STAGES
+from qsm_ai.benchmark.speed import simulate_scan
+from qsm_ai.reconstruction.options import Options
+from qsm_ai.reconstruction.pipeline import planned_stages
 
 
 def test_a_job_is_measured_in_pairs_and_its_observing_by_itself() -> None:
-    found = measure(24, "tkd", 2)
-    assert len(found.plain) == len(found.observed) == 2
-    without_network = [stage for stage in STAGES if stage.name not in ("network", "consistency")]
-    assert found.spans == 3 + len(without_network)
+    found = measure(24, "tkd", 1)
+    assert len(found.plain) == len(found.observed) == 1
+    stages = planned_stages(simulate_scan(24), Options(method="tkd"))
+    assert found.spans == len(("request", "job", "compute", *stages))
     assert 0 < found.own < min(found.plain)
     assert found.as_dict()["share"] == found.share
 
