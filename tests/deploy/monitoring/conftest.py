@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 MONITORING = ROOT / "deploy/monitoring"
-WINDOW = 20
+WINDOW = 30
 """Seconds over which the shortened rules take a rate."""
 
 PATIENCE = 240.0
@@ -208,8 +208,10 @@ class Watched:
 
 
 def shortened(text: str) -> str:
-    """The same configuration, with seconds instead of minutes."""
-    text = re.sub(r"(?m)\b(for|interval|group_wait|group_interval): \d+[smh]$", r"\1: 1s", text)
+    """The same configuration, with seconds instead of minutes: what comes first still comes first."""
+    text = re.sub(r"(?m)\bfor: (\d+)m$", r"for: \1s", text)
+    text = re.sub(r"(?m)\bgroup_wait: \d+s$", "group_wait: 3s", text)
+    text = re.sub(r"(?m)\b(interval|group_interval): \d+[smh]$", r"\1: 1s", text)
     return re.sub(r"\[(?:5|10)m\]", f"[{WINDOW}s]", text)
 
 
