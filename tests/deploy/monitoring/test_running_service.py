@@ -18,6 +18,9 @@ from qsm_ai.observe.catalogue import METRICS
 
 ROOT = Path(__file__).parents[3]
 MONITORING = ROOT / "deploy/monitoring"
+# Generous: on a busy machine a job may take half a minute.
+pytestmark = pytest.mark.timeout(900)
+
 PAGE = "PAGE: Maps take long"
 RESOLVED = "Resolved: Maps take long"
 
@@ -75,7 +78,6 @@ def asks_for_what_is_absent(query: str) -> bool:
     return any(re.search(rf"\b{name}\b", query) for name in ABSENT)
 
 
-@pytest.mark.timeout(900)
 def test_every_query_of_the_dashboards_returns_data(watched: Any) -> None:
     watched.brake.write_text("fail")
     for _ in range(2):
@@ -161,7 +163,6 @@ def test_the_doctor_sends_a_test_alert_and_says_whether_it_arrived(watched: Any)
     assert "slack" in found["facts"]["failed"]
 
 
-@pytest.mark.timeout(900)
 def test_a_lost_triton_is_told_alone_and_taken_back(watched: Any) -> None:
     """Latency, queue and circuit, which follow from it, are not told besides it."""
     before = len(watched.slack.titles)
