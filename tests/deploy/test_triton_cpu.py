@@ -127,6 +127,23 @@ def test_the_container_ends_when_the_process_of_its_model_has_died(container: Co
     assert shared_memory(container) == []
 
 
+def test_a_server_that_does_not_get_ready_is_ended(free_port: Callable[[], int], tmp_path: Path) -> None:
+    """The real one was seen hanging while it loads, on a machine ten times overloaded."""
+    packages = tmp_path / "lib/python3.11/site-packages/pytriton/tritonserver/bin"
+    packages.mkdir(parents=True)
+    (packages / "tritonserver").write_text("#!/bin/sh\nexec sleep 600\n")
+    (packages / "tritonserver").chmod(0o755)
+    (tmp_path / "made-from").write_text("0\n3.11\n-\n")
+    ports = {f"QSM_TRITON_{name}_PORT": str(free_port()) for name in ("HTTP", "GRPC", "METRICS")}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "deploy/docker/triton-cpu-entrypoint")],
+        env=os.environ | ports | {"QSM_TRITON_ENV": str(tmp_path), "QSM_TRITON_START_TIMEOUT": "1"},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "does not get ready" in done.stderr
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_container(
     free_port: Callable[[], int], tmp_path: Path
 ) -> None:
