@@ -17,7 +17,7 @@ HOURS = 730.0
 # Measured (deploy/kubernetes/README.md says how): processor seconds of a worker for the sample scan, of
 # 180 x 216 x 160 voxels and four echoes, and what its upload and results take up together.
 WORKER_CPU_S = 41.0
-SCAN_GB = 0.25
+SCAN_GB = 0.08
 
 # Assumed: of four processors a worker keeps two busy on average, and four workers keep one GPU node busy.
 BUSY_PROCESSORS = 2.0
@@ -113,7 +113,7 @@ def section(cloud: str) -> str:
             "Prices are **assumed**: list prices on demand as remembered, neither looked up nor yours.",
             "Put yours into [costs.py](../costs.py) and run it.",
             f"Measured: {WORKER_CPU_S:.0f} processor seconds of a worker and {1000 * SCAN_GB:.0f} MB for the",
-            "sample scan (180 × 216 × 160, four echoes). Assumed: that it keeps two processors busy, and that",
+            "sample scan (180 × 216 × 160, four echoes). Assumed: that it keeps two processors busy, that",
             "four workers share a GPU. Traffic, logs and requests come on top; they are small beside these.",
             "",
             *rows,

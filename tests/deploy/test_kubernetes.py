@@ -76,6 +76,13 @@ def all_pods(objects: Objects) -> dict[str, dict[str, Any]]:
     return pods(objects) | jobs
 
 
+def settings_of(objects: Objects) -> dict[str, str]:
+    """What gateways and workers find in their environment."""
+    (found,) = (o for name, o in of_kind(objects, "ConfigMap").items() if name.startswith("backend-"))
+    data: dict[str, str] = found["data"]
+    return data
+
+
 def tier_of(selector: dict[str, Any]) -> set[str]:
     """The tiers that a pod selector means; all of them when it is empty."""
     found = {selector.get("matchLabels", {}).get(TIER)} - {None}
@@ -121,6 +128,43 @@ def test_pods_can_do_no_more_than_they_must(built: Callable[[str], Objects], nam
             assert ":" in container["image"].rsplit("/", 1)[-1]
 
 
+# https://kubernetes.io/docs/concepts/security/pod-security-standards, "restricted".
+RESTRICTED_VOLUMES = {
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected",
+    "secret",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_pods_are_such_as_the_namespace_lets_in(built: Callable[[str], Objects], name: str) -> None:
+    for pod in all_pods(built(name)).values():
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(pod)
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert "sysctls" not in pod["securityContext"]
+        for volume in pod.get("volumes", []):
+            assert set(volume) - {"name"} <= RESTRICTED_VOLUMES
+        for container in pod["containers"]:
+            assert not {"privileged", "procMount", "runAsUser"} & set(container["securityContext"])
+            assert not any("hostPort" in port for port in container.get("ports", []))
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_what_may_fill_a_node_is_bounded(built: Callable[[str], Objects], name: str) -> None:
+    for pod in all_pods(built(name)).values():
+        for volume in pod.get("volumes", []):
+            if "emptyDir" in volume:
+                assert volume["emptyDir"]["sizeLimit"]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_replicas_of_a_tier_are_spread_over_zones(built: Callable[[str], Objects], name: str) -> None:
+    for tier, pod in pods(built(name)).items():
+        spread = {c["topologyKey"]: c for c in pod["topologySpreadConstraints"]}
+        assert "topology.kubernetes.io/zone" in spread
+        for constraint in spread.values():
+            assert constraint["labelSelector"] == {"matchLabels": {TIER: tier}}
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_a_gateway_lives_whether_triton_does_or_not(built: Callable[[str], Objects], name: str) -> None:
     wanted = {
@@ -146,8 +190,8 @@ def test_a_gateway_that_computes_nothing_takes_scans_while_triton_is_away(
 ) -> None:
     (gateway,) = pods(built(name))["fastapi-be"]["containers"]
     assert gateway["readinessProbe"]["httpGet"]["path"] == "/readyz?exclude=triton"
-    (settings,) = of_kind(built(name), "ConfigMap").values()
-    assert settings["data"]["QSM_WORKERS"] == "0"
+    settings = settings_of(built(name))
+    assert settings["QSM_WORKERS"] == "0"
 
 
 @pytest.mark.parametrize("name", CLOUDS)
@@ -170,8 +214,8 @@ def test_workers_are_the_backends_image_with_another_command(
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_nobody_comes_in_without_a_key(built: Callable[[str], Objects], name: str) -> None:
-    (settings,) = of_kind(built(name), "ConfigMap").values()
-    fields = {key.removeprefix("QSM_").lower(): value for key, value in settings["data"].items()}
+    settings = settings_of(built(name))
+    fields = {key.removeprefix("QSM_").lower(): value for key, value in settings.items()}
     read = Settings(**fields, host="0.0.0.0")  # type: ignore[arg-type]  # noqa: S104 - it refuses to be open
     assert "keys" in read.access
     assert "open-behind-proxy" not in read.access
@@ -190,8 +234,8 @@ def test_the_database_is_migrated_once_for_each_version_and_by_nobody_else(
     assert migration["image"] == gateway["image"]
     assert migration["envFrom"] == gateway["envFrom"]
     assert job["spec"]["template"]["spec"]["restartPolicy"] == "OnFailure"
-    (settings,) = of_kind(built(name), "ConfigMap").values()
-    assert settings["data"]["QSM_MIGRATE"] == "false"
+    settings = settings_of(built(name))
+    assert settings["QSM_MIGRATE"] == "false"
     # It may reach the database, and nothing else.
     egress = [
         rule
@@ -364,11 +408,8 @@ def test_gpu_and_workers_may_rest_where_that_is_wanted(
     # Jobs wait as long as a node and an engine may take, and the gateway stays ready meanwhile.
     (container,) = pods(objects)["triton-is"]["containers"]
     startup = container["startupProbe"]
-    (settings,) = of_kind(objects, "ConfigMap").values()
-    assert (
-        float(settings["data"]["QSM_TRITON_PATIENCE_S"])
-        > startup["periodSeconds"] * startup["failureThreshold"]
-    )
+    settings = settings_of(objects)
+    assert float(settings["QSM_TRITON_PATIENCE_S"]) > startup["periodSeconds"] * startup["failureThreshold"]
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -416,9 +457,9 @@ def test_monitors_bear_the_label_that_the_operator_looks_for(
 @pytest.mark.parametrize("name", WHOLE)
 def test_every_setting_that_is_passed_on_exists(built: Callable[[str], Objects], name: str) -> None:
     known = {f"QSM_{field.upper()}" for field in Settings.model_fields}
-    (settings,) = of_kind(built(name), "ConfigMap").values()
-    assert set(settings["data"]) <= known
-    assert settings["data"]["QSM_TRITON_URL"].endswith("triton-is:8001")
+    settings = settings_of(built(name))
+    assert set(settings) <= known
+    assert settings["QSM_TRITON_URL"].endswith("triton-is:8001")
 
 
 def test_sqlite_has_one_writer(built: Callable[[str], Objects]) -> None:
