@@ -162,7 +162,8 @@ class Context:
             await asyncio.sleep(self.settings.sweep_every_s)
 
 
-def context_of(request: Request) -> Context:
+# These three wait for nothing; a plain function would cost every request a way through a thread.
+async def context_of(request: Request) -> Context:
     """The running application's parts."""
     return cast(Context, cast(FastAPI, request.app).state.context)
 
@@ -170,7 +171,7 @@ def context_of(request: Request) -> Context:
 InContext = Annotated[Context, Depends(context_of)]
 
 
-def identity_of(request: Request) -> Identity:
+async def identity_of(request: Request) -> Identity:
     """Who is asking, as the door found out (see ``security``); nobody gets here otherwise."""
     return cast(Identity, request.state.identity)
 
@@ -188,7 +189,7 @@ def administrator(visitor: Visitor) -> Identity:
 Administrator = Annotated[Identity, Depends(administrator)]
 
 
-def owner_of(visitor: Visitor) -> str:
+async def owner_of(visitor: Visitor) -> str:
     """Whose jobs this request is about; an administrator's are their own, as everybody's."""
     return visitor.owner
 
