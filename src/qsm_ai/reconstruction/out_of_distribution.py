@@ -11,7 +11,7 @@ from qsm_ai.physics.fourier import frequencies
 from qsm_ai.physics.inversion import Inverter
 from qsm_ai.reconstruction.evidence import Evidence
 
-TOLERANCE = 0.3
+TOLERANCE = 0.25
 """Of the range over the calibration heads, by which a scan may lie outside of it."""
 
 CONE, ELSEWHERE = 0.06, 0.2
@@ -38,6 +38,10 @@ SENTENCES: Mapping[str, tuple[str | None, str | None]] = {
     "cone": (
         None,
         "the field is not one that dipoles along this direction of B0 make (is the direction right?)",
+    ),
+    "misfit": (
+        None,
+        "field and map disagree more than their noise lets them (is the direction of B0 right?)",
     ),
     "asymmetry": (
         "strong sources are mostly diamagnetic (is the sign of the phase right?)",
@@ -101,6 +105,10 @@ def statistics_of(evidence: Evidence) -> dict[str, float]:
         "asymmetry": (high + low - 2 * middle) / span,
         "extremes": np.log(span / scale),
     }
+    # Each alone is as large in a noisy scan; together, in a scan that is not noisy, they are not.
+    numbers["misfit"] = (
+        numbers["unexplained"] + 0.5 * (numbers["cone"] + numbers["correction"]) - 0.3 * numbers["noise"]
+    )
     if evidence.field_strength:
         numbers["field_strength"] = np.log(evidence.field_strength)
     return {name: float(value) for name, value in numbers.items()}
