@@ -367,7 +367,7 @@ def _scraping(stack: Watched, manager: int, probe: int, page: int) -> dict[str, 
     probes["relabel_configs"][-1]["replacement"] = f"127.0.0.1:{probe}"
     backend, triton = stack.backend.removeprefix("http://"), f"127.0.0.1:{stack.triton.ports.metrics}"
     return {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "global": {"scrape_interval": "3s", "scrape_timeout": "3s", "evaluation_interval": "1s"},
         "rule_files": [str(stack.folder / "rules/*.yml"), str(stack.folder / "thresholds.yml")],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{manager}"]}]}]},
         "scrape_configs": [

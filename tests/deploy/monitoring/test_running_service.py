@@ -100,7 +100,7 @@ def without_data(watched: Any, asked: set[str], seconds: float = 300.0) -> set[s
         if not asked or time.monotonic() > end:
             return asked
         watched.job()
-        time.sleep(2)  # to be scraped and evaluated
+        time.sleep(4)  # to be scraped and evaluated
 
 
 def refuse_a_scan(watched: Any) -> None:
@@ -173,7 +173,8 @@ def test_a_lost_triton_is_told_alone_and_taken_back(watched: Any) -> None:
     wait_for(lambda: lost in watched.mail.subjects, lambda: watched.log("alertmanager"))
     wait_for(lambda: "QsmTritonDown" in watched.firing(), watched.firing)
     time.sleep(5)
-    told = {title for title in watched.slack.titles[before:] if title.startswith("PAGE")}
-    assert told == {lost}
+    told = " ".join(title for title in watched.slack.titles[before:] if title.startswith("PAGE"))
+    follows = ("Jobs are held back", "Maps take long", "has been waiting", "no worker takes one")
+    assert not any(sentence in told for sentence in follows), told
     watched.triton = TritonServer(watched.repository, precision="f32", threads=1, ports=ports).start()
     wait_for(lambda: back in watched.slack.titles, lambda: watched.log("alertmanager"))
