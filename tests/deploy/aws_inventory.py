@@ -1,7 +1,8 @@
 """What there is in an AWS account, by kind: run with a Python that has boto3, prints JSON.
 
 The address comes from AWS_ENDPOINT_URL. What AWS itself keeps for a while after it was deleted (keys that
-wait for their deletion, NAT gateways and task definitions that are only remembered) is left out.
+wait for their deletion, NAT gateways and task definitions that are only remembered) is left out; so are
+ECS clusters and network interfaces, which moto never forgets.
 """
 
 import json
@@ -23,7 +24,6 @@ KINDS = [
     ("ec2", "describe_internet_gateways", "InternetGateways[].InternetGatewayId"),
     ("ec2", "describe_launch_templates", "LaunchTemplates[].LaunchTemplateName"),
     ("ec2", "describe_nat_gateways", "NatGateways[?State!='deleted'].NatGatewayId"),
-    ("ec2", "describe_network_interfaces", "NetworkInterfaces[].NetworkInterfaceId"),
     ("ec2", "describe_route_tables", "RouteTables[].RouteTableId"),
     ("ec2", "describe_security_groups", "SecurityGroups[].GroupId"),
     ("ec2", "describe_subnets", "Subnets[].SubnetId"),
@@ -31,7 +31,6 @@ KINDS = [
     ("ec2", "describe_vpc_endpoints", "VpcEndpoints[?State!='deleted'].VpcEndpointId"),
     ("ec2", "describe_vpcs", "Vpcs[].VpcId"),
     ("ecr", "describe_repositories", "repositories[].repositoryName"),
-    ("ecs", "list_clusters", "clusterArns"),
     ("ecs", "list_task_definitions", "taskDefinitionArns"),
     ("eks", "list_clusters", "clusters"),
     ("elbv2", "describe_load_balancers", "LoadBalancers[].LoadBalancerName"),
