@@ -68,7 +68,7 @@ def metrics_page() -> str:
         "Made by `make docs` from `src/qsm_ai/observe/catalogue.py`; change it there. A test compares the"
         " tables with what running tiers expose. Labels take few values: methods, stages, states, routes,"
         " codes and operations that are named in the code, never ids, names or addresses. Histograms have"
-        " `_bucket`, `_sum` and `_count`; where Prometheus asks for OpenMetrics, their buckets carry trace ids as"
+        " `_bucket`, `_sum` and `_count`; where Prometheus asks for OpenMetrics, buckets carry trace ids as"
         " exemplars.\n"
     ]
     for tier, where in TIERS.items():

@@ -43,7 +43,7 @@ LAYERS["triton"] = [
     line for line in (HERE / "triton.in").read_text().splitlines() if line and not line.startswith("#")
 ]
 
-# Programs that look at the project from outside, each in an environment of its own (make policies, moto, site).
+# Programs that look at the project from outside, each in its own environment (make policies, moto, site).
 APART = {
     "policies": ["checkov>=3.3", "zizmor>=1.32"],
     "moto": ["moto[server]>=5.2"],

@@ -177,7 +177,7 @@ class Storage:
         return sorted(names)
 
     async def last_change(self, prefix: str) -> datetime | None:
-        """When anything under ``prefix`` was last written, unfinished writes included; ``None`` if nothing is."""
+        """When anything under ``prefix`` was last written, unfinished writes included, or ``None``."""
         moments = [info.modified for info in await self.entries(_checked(prefix))]
         if self._folder is not None:
             moments += await asyncio.to_thread(_changes_in, self._folder / prefix)

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 from qsm_ai.physics.unwrapping import wrap
 
 WIDTH_MM = 3.0
-"""Standard deviation of the smoothing. From 2 to 8 mm the field's error differed by 5 % in simulated heads."""
+"""Standard deviation of the smoothing. From 2 to 8 mm the field's error differed by 5 % in heads."""
 
 ROUNDS = 3
 """Of smoothing what the last one left: slopes survive, also at the rim, where a single round bends them."""
