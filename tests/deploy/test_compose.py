@@ -205,7 +205,7 @@ def test_the_settings_of_each_way_in_reach_the_backend(
         (["cpu", "workers"], {"triton-is-cpu", "worker"}),
         (["cpu", "postgres", "s3"], {"triton-is-cpu", "postgres", "s3"}),
     ],
-    ids=str,
+    ids=["cpu", "gpu", "workers", "postgres-and-s3"],
 )
 def test_a_profile_adds_its_services(
     composed: Callable[..., dict[str, Any]], profiles: list[str], added: set[str]
