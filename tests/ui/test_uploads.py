@@ -156,7 +156,7 @@ class TestHeader:
             b"not an image",
             b"\x1f\x8b broken",
             bytes(400),
-            gzip.compress(b"text"),
+            gzip.compress(b"text", mtime=0),
             nifti1(dims=(0, 1, 1, 1, 1, 1, 1, 1)),
             nifti1(dims=(3, 0, 1, 1, 1, 1, 1, 1)),
         ],
