@@ -166,7 +166,7 @@ def test_none_outlives_it_when_it_is_killed(tmp_path: Path) -> None:
 def test_a_tier_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
     with serving(tmp_path / "data", QSM_CORS_ORIGINS="*") as running:
         assert running.process.wait(PATIENCE) == 1
-        assert re.search(r"(?s)Backend ended by itself \(exit status 1\).*is no origin", running.said())
+        assert re.search(r"(?s)Backend ended by itself \(exit status 2\).*is no origin", running.said())
 
 
 def test_without_weights_it_says_so_at_once(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ HONESTLY_503 = ("readiness",)
 FINAL = ("delete_job", "retry_job")
 """Would end, or start again, the job that all other requests are about."""
 
+BROKEN_PARSER = "AST constructor recursion depth mismatch"
+"""What Python 3.11's parser may answer to hypothesis, by a fault of its own."""
+
 
 @pytest.fixture(scope="module")
 def fuzzed(start_backend: Any, files: Any) -> Iterator[tuple[Any, str]]:
@@ -45,7 +48,14 @@ def fuzz(backend: Any, folder: Path, *options: str, job: str | None = None) -> N
     """Run schemathesis in a process of its own; its report is the failure's message."""
     if job is not None:
         (folder / "schemathesis.toml").write_text(f'[parameters]\n"path.job_id" = {json.dumps(job)}\n')
-    done = subprocess.run(
+    done = _run(backend, folder, options)
+    if f"Runtime Error: {done.stdout.count(BROKEN_PARSER)}\n" not in done.stdout or "FAILURES" in done.stdout:
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "request.error" not in backend.log.read_text()
+
+
+def _run(backend: Any, folder: Path, options: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"),
             "run",
@@ -59,8 +69,6 @@ def fuzz(backend: Any, folder: Path, *options: str, job: str | None = None) -> N
         check=False,
         timeout=1200,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "request.error" not in backend.log.read_text()
 
 
 def excluded(*operations: str) -> list[str]:
@@ -72,7 +80,7 @@ def test_every_answer_is_as_documented(fuzzed: tuple[Any, str], tmp_path: Path) 
     fuzz(
         backend,
         tmp_path,
-        *("--phases", "examples,coverage,fuzzing", "--max-time", "35", "--workers", "2"),
+        *("--phases", "examples,coverage,fuzzing", "--max-time", "30", "--workers", "1"),
         *excluded(*UNENDING, *HONESTLY_503, *FINAL),
         job=job,
     )

@@ -98,7 +98,9 @@ def test_a_bucket_that_cannot_be_written_is_told(
 ) -> None:
     bucket = S3(tmp_path)
     url = bucket.new_bucket()
-    (tmp_path / "buckets" / url.removeprefix("s3://") / "here").write_text("before")
+    here = tmp_path / "buckets" / url.removeprefix("s3://")
+    here.mkdir(parents=True)
+    (here / "here").write_text("before")
     read_only = {**bucket.environment, "RCLONE_READ_ONLY": "true"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in read_only.items():

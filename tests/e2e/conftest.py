@@ -114,7 +114,7 @@ def _is_ready(service: Service) -> bool:
         return False
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     chromium = os.environ.get("QSM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:

@@ -113,7 +113,7 @@ def run_shown_command(page: Page, inputs: Sequence[Path], folder: Path) -> Path:
 
 def download_map(page: Page, path: Path) -> Path:
     open_tab(page, "Files")
-    row = page.locator('[class*="st-key-download-"][class*="-chi"]')
+    row = page.locator('[class*="st-key-download-"]:is([class$="-chi"], [class*="-chi "])')
     return download(page, row.get_by_role("button"), path)
 
 

@@ -41,16 +41,19 @@ class TestEveryConfiguration:
     def test_joins_requests_without_a_queue_policy(self, path: Path) -> None:
         config = parsed(path)
         assert config.max_batch_size == 16
+        assert not config.dynamic_batching.HasField("default_queue_policy")
+        if path.stem == "onnx-cpu":
+            assert list(config.dynamic_batching.preferred_batch_size) == [1]
+            return
         assert list(config.dynamic_batching.preferred_batch_size) == [8, 16]
         assert 0 < config.dynamic_batching.max_queue_delay_microseconds <= 10_000
-        assert not config.dynamic_batching.HasField("default_queue_policy")
 
 
 def test_the_gpu_runs_an_engine_and_is_not_ready_before_it_ran() -> None:
     config = parsed(FOLDER / "configs" / "tensorrt.pbtxt")
     assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")
     assert [group.kind for group in config.instance_group] == [model_config_pb2.ModelInstanceGroup.KIND_GPU]
-    assert sorted(warmup.batch_size for warmup in config.model_warmup) == [1, config.max_batch_size]
+    assert sorted(warmup.batch_size for warmup in config.model_warmup) == [1, 8, config.max_batch_size]
     for warmup in config.model_warmup:
         assert list(warmup.inputs[INPUT].dims) == list(config.input[0].dims)
 

@@ -165,7 +165,7 @@ class S3:
         """Serve the folder."""
         # Made before: with a short-lived cache of folders, which would see new ones, this server deadlocks.
         for number in range(1, MOST_BUCKETS + 1):
-            (self.folder / f"buckets/bucket-{number:03d}").mkdir(parents=True)
+            (self.folder / f"buckets/bucket-{number:03d}").mkdir(parents=True, exist_ok=True)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [

@@ -7,8 +7,8 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from levels import levels
 from overview import overview
-from triton import triton
 
+from inference import triton
 from jobs import jobs
 
 FOLDER = Path(__file__).parents[1] / "grafana/dashboards"

@@ -103,7 +103,7 @@ async def list_jobs(
             "description": "The job was accepted.",
             "headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}},
         },
-        **responses(406, 409, 413, 415, 422, 429, 500, 503, 504, 507),
+        **responses(400, 406, 409, 413, 415, 422, 429, 500, 503, 504, 507),
     },
 )
 async def create_job(

@@ -59,7 +59,7 @@ async def _view(context: Context, upload: PendingUpload) -> UploadView:
             "description": "There is a place for it.",
             "headers": {"Location": {"description": "Address of the upload.", "schema": {"type": "string"}}},
         },
-        **responses(413, 422, 429),
+        **responses(400, 413, 422, 429),
     },
 )
 async def announce_upload(
