@@ -81,7 +81,7 @@ def test_a_job_is_given_up_when_its_deadline_passes_in_the_queue(
     assert late["state"] == "failed"
     assert late["problem"]["code"] == "deadline-exceeded"
     assert client.get(late["links"]["result"]).status_code == 504
-    assert client.job(running["id"])["state"] == "running"
+    assert client.job(running["id"])["state"] in {"running", "done"}
 
 
 def test_an_estimate_is_given_once_something_is_known(

@@ -254,7 +254,7 @@ def test_a_job_past_its_deadline_is_stopped(tmp_path: Path, long: dict[str, Path
 
     async def scenario() -> Job:
         async with house.at_work():
-            job = await house.jobs.submit(*a_job(long, "tv", deadline_at=house.store.now() + 6))
+            job = await house.jobs.submit(*a_job(long, "tv", deadline_at=house.store.now() + 2))
             await house.until(lambda: house.state(job).is_final)
             return job
 

@@ -247,7 +247,7 @@ def watched(
         stack.job()
         stack.usual = stack.job()
         # As the GPU's 3 s are to a GPU: well above what is usual here, and an end of a bucket.
-        stack.limit = next(float(end) for end in DURATIONS if end > 2 * stack.usual)
+        stack.limit = next(float(end) for end in DURATIONS if end > 4 * stack.usual)
         page = any_free()
         certificate = _certificate(openssl, folder)
         held.enter_context(_tls_server(page, certificate))
