@@ -54,26 +54,11 @@ class Identity:
     @property
     def alias(self) -> str:
         """The owner for logs and for administrators."""
-        return alias(self.owner)
+        return user_tag(self.owner)
 
 
 LOCAL = Identity(LOCAL_OWNER, Role.ADMIN)
 """Everybody, where there is no access control."""
-
-
-def alias(owner: str) -> str:
-    """A name for an owner by which the same one is recognised, but which does not say who it is.
-
-    Parameters
-    ----------
-    owner : str
-
-    Returns
-    -------
-    str
-        Twelve hexadecimal digits, by a secret key: without it nobody can try names.
-    """
-    return user_tag(owner)
 
 
 def oidc_owner(issuer: str, subject: str) -> str:

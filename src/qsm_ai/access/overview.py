@@ -7,11 +7,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from qsm_ai.access.identity import alias
 from qsm_ai.jobs.database import Database
 from qsm_ai.jobs.intake import UNFINISHED
 from qsm_ai.jobs.records import State
 from qsm_ai.jobs.tables import JOBS
+from qsm_ai.observe.users import user_tag
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def by_owner(jobs: list[QueuedJob]) -> list[OwnersQueue]:
 def _queued(row: Any, now: float) -> QueuedJob:
     started = row["started_at"]
     return QueuedJob(
-        alias=alias(row["owner"]),
+        alias=user_tag(row["owner"]),
         state=State(row["state"]),
         priority=row["priority"],
         attempt=row["attempt"],

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 
 from qsm_ai.physics.dipole import GYROMAGNETIC_RATIO
+from qsm_ai.physics.local_mean import local_mean
 from qsm_ai.physics.lost_turns import lost_turns, turn_in_ppm
 from qsm_ai.physics.phase_offset import smooth_offset
 
 OUTLIER = 3.0
 """Standard deviations beyond which a voxel's own residual, a wrong turn perhaps, counts against it."""
+
+NEIGHBOURHOOD = 5
+"""Voxels along the edge of the cube in which the residual is averaged."""
 
 
 @dataclass(frozen=True)
@@ -98,20 +101,21 @@ def fit_field(
     slope = (weights * (times - mean_time) * (phase - mean_phase)).sum(axis=0) / spread
     offset = mean_phase - slope * mean_time
 
+    def volume(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        filled = np.zeros(mask.shape, np.float32)
+        filled[mask] = values
+        return filled
+
     if len(echo_times) > 2:
         residual = phase - offset - slope * times
         chi2 = (weights * residual**2).sum(axis=0) / (len(echo_times) - 2)
-        variance = np.maximum(_median_variance(chi2, len(echo_times) - 2), _local_mean(chi2, mask))
+        around = local_mean(volume(chi2), mask, NEIGHBOURHOOD)[mask]
+        variance = np.maximum(_median_variance(chi2, len(echo_times) - 2), around)
         variance = np.maximum(variance, chi2 / OUTLIER**2)
     else:
         variance = np.full_like(total, _texture_variance(unwrapped[-1], mask, weights[-1]))
     ppm = np.float32(1 / (2 * np.pi * GYROMAGNETIC_RATIO * field_strength))
     slope_variance = variance / spread
-
-    def volume(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        filled = np.zeros(mask.shape, np.float32)
-        filled[mask] = values
-        return filled
 
     if len(echo_times) > 1:
         offset_variance = variance / total + mean_time**2 * slope_variance
@@ -131,13 +135,6 @@ def fit_field(
 def _median_variance(chi2: NDArray[np.float32], freedom: int) -> float:
     """Noise variance from the median of reduced χ² values, by Wilson and Hilferty's median of χ²."""
     return float(np.median(chi2)) / (1 - 2 / (9 * freedom)) ** 3
-
-
-def _local_mean(values: NDArray[np.float32], mask: NDArray[np.bool_], size: int = 5) -> NDArray[np.float32]:
-    filled = np.zeros(mask.shape, np.float32)
-    filled[mask] = values
-    share = uniform_filter(mask.astype(np.float32), size)
-    return np.asarray(uniform_filter(filled, size)[mask] / share[mask])
 
 
 def _texture_variance(

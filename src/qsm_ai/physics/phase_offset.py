@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, uniform_filter
+from scipy.ndimage import gaussian_filter
 
+from qsm_ai.physics.local_mean import local_mean
 from qsm_ai.physics.unwrapping import wrap
 
 WIDTH_MM = 3.0
@@ -69,7 +70,6 @@ def smooth_offset(
         bounded = np.clip(left, -LARGEST_STEP, LARGEST_STEP)
         left = wrap(left - gaussian_filter(precision * bounded, widths) / total) * mask
     # A wild voxel says little about the roughness around it.
-    excess = np.where(mask, np.minimum(left**2, 9 * variance + np.float32(0.1)) - variance, np.float32(0))
-    share = np.maximum(uniform_filter(mask.astype(np.float32), WINDOW), np.float32(1e-6))
-    roughness = np.maximum(uniform_filter(excess, WINDOW) / share, np.float32(SMALLEST_ROUGHNESS))
+    excess = np.minimum(left**2, 9 * variance + np.float32(0.1)) - variance
+    roughness = np.maximum(local_mean(excess, mask, WINDOW), np.float32(SMALLEST_ROUGHNESS))
     return left.astype(np.float32), roughness.astype(np.float32)

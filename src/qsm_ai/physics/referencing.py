@@ -6,7 +6,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, label, uniform_filter
+from scipy.ndimage import distance_transform_edt, label
+
+from qsm_ai.physics.local_mean import local_mean
 
 Reference = Literal["mean", "csf", "none"]
 
@@ -95,10 +97,7 @@ def csf_region(
     if not measured.any():
         return None
     # A voxel's own R2* is too noisy: that of its neighbourhood within the mask decides.
-    share = uniform_filter(measured.astype(np.float32), 3)
-    around = uniform_filter(np.where(measured, r2star, np.float32(0)), 3) / np.maximum(
-        share, np.float32(0.01)
-    )
+    around = local_mean(r2star, measured, 3)
     limit = min(CSF_RATE, CSF_SHARE * float(np.median(r2star[measured])))
     centre = [float(axis.mean()) for axis in np.nonzero(mask)]
     squared = np.zeros(mask.shape, np.float32)
