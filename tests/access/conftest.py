@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import secrets
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from urllib.parse import parse_qsl, urlencode
 import httpx
 import jwt
 import pytest
+from backend_process import BackendProcess
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from qsm_ai.access.identity import Role
@@ -184,42 +184,13 @@ def module_issuer() -> Iterator[Issuer]:
     running.close()
 
 
-class Backend:
-    """A backend in a process of its own, and keys for it."""
+class Backend(BackendProcess):
+    """A backend, and keys for it."""
+
+    patience = 180.0
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
-        self.folder = folder
-        self.port = any_free()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = folder / "backend.log"
-        self.environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("QSM_")},
-            "QSM_DATA_DIR": str(folder / "data"),
-            "QSM_PORT": str(self.port),
-            "QSM_TRITON_URL": f"127.0.0.1:{any_free(but={self.port})}",
-            "QSM_TRITON_PATIENCE_S": "0",
-            **settings,
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "qsm_ai.api"],
-                env=self.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,
-            )
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                if httpx.get(f"{self.url}/healthz", timeout=2).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
+        super().__init__(folder, {"QSM_TRITON_PATIENCE_S": "0", **settings})
 
     def stop(self) -> None:
         assert self.process is not None

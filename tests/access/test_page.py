@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 import qsm_ai.ui.app
 from qsm_ai.inference.ports import any_free
@@ -22,7 +21,6 @@ from qsm_ai.inference.ports import any_free
 if TYPE_CHECKING:
     from tests.access.conftest import Backend, Issuer, StartBackend
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 SECRETS = """
 [auth]
 redirect_uri = "{page}/oauth2callback"
@@ -41,17 +39,6 @@ class House:
     url: str
     backend: Backend
     issuer: Issuer
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = os.environ.get("QSM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no Chromium: install Debian's chromium, or name one in QSM_CHROMIUM")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

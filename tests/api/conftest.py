@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -18,8 +16,8 @@ import httpx
 import nibabel as nib
 import numpy as np
 import pytest
+from backend_process import BackendProcess
 
-from qsm_ai.inference.ports import any_free
 from qsm_ai.storage import Storage
 
 
@@ -77,45 +75,12 @@ class Client(httpx.Client):
                     event[key] = json.loads(value) if key == "data" else value
 
 
-class Backend:
-    """A backend in a process of its own, on a data folder, a database and a store of its own."""
+class Backend(BackendProcess):
+    """A backend with a database and a store of its own."""
 
     def __init__(self, folder: Path, settings: dict[str, str], deployment: Any) -> None:
-        self.folder = folder
+        super().__init__(folder, {"QSM_TRITON_PATIENCE_S": "1", **deployment.settings(), **settings})
         self.deployment = deployment
-        self.port = any_free()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = folder / "backend.log"
-        nowhere = any_free()
-        self.environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("QSM_")},
-            "QSM_DATA_DIR": str(folder / "data"),
-            "QSM_PORT": str(self.port),
-            "QSM_TRITON_URL": f"127.0.0.1:{nowhere}",
-            "QSM_TRITON_PATIENCE_S": "1",
-            **deployment.settings(),
-            **settings,
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "qsm_ai.api"],
-                env=self.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,
-            )
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                if httpx.get(f"{self.url}/healthz", timeout=1).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
 
     def kill(self) -> None:
         assert self.process is not None
