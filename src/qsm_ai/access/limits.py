@@ -13,10 +13,14 @@ from limits.aio.storage import Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.storage import storage_from_string
 
+from qsm_ai.access.windows import MovingWindows
 from qsm_ai.jobs.figures import Usage
 
 JOBS_RETRY_AFTER = 30.0
 STORAGE_RETRY_AFTER = 600.0
+
+IN_MEMORY = "memory://"
+"""Where each process counts for itself."""
 
 
 class LimitReached(Exception):  # noqa: N818 - an answer, not an error of ours
@@ -48,11 +52,10 @@ class RateLimit:
         Where counts are kept: ``memory://`` for one process, ``redis://host:6379`` for several.
     """
 
-    def __init__(self, rule: str, place: str = "memory://") -> None:
+    def __init__(self, rule: str, place: str = IN_MEMORY) -> None:
         self._rules: list[RateLimitItem] = parse_many(rule) if rule else []
-        storage = storage_from_string(f"async+{place}")
-        assert isinstance(storage, Storage)  # noqa: S101 - asked for by its scheme
-        self._limiter = MovingWindowRateLimiter(storage)
+        self._windows = MovingWindows()
+        self._shared = None if place == IN_MEMORY else _shared_limiter(place)
 
     async def hit(self, owner: str) -> None:
         """Count a request of a user.
@@ -62,14 +65,23 @@ class RateLimit:
         LimitReached
         """
         for rule in self._rules:
-            if not await self._limiter.hit(rule, owner):
-                ends, _ = await self._limiter.get_window_stats(rule, owner)
+            wait = await self._hit(rule, owner)
+            if wait is not None:
                 raise LimitReached(
                     "rate-limit",
                     f"You have sent more than {rule.amount} requests in {_span(rule)}.",
                     "Send the request again after the time in Retry-After, and fewer at once.",
-                    ends - time.time(),
+                    wait,
                 )
+
+    async def _hit(self, rule: RateLimitItem, owner: str) -> float | None:
+        """Seconds until there is room, if there is none now."""
+        if self._shared is None:
+            return self._windows.hit(owner, rule.amount, rule.get_expiry())
+        if await self._shared.hit(rule, owner):
+            return None
+        ends, _ = await self._shared.get_window_stats(rule, owner)
+        return ends - time.time()
 
 
 class Quotas:
@@ -138,6 +150,12 @@ def too_many_jobs(limit: int) -> LimitReached:
         "Wait until one has ended, or cancel one.",
         JOBS_RETRY_AFTER,
     )
+
+
+def _shared_limiter(place: str) -> MovingWindowRateLimiter:
+    storage = storage_from_string(f"async+{place}")
+    assert isinstance(storage, Storage)  # noqa: S101 - asked for by its scheme
+    return MovingWindowRateLimiter(storage)
 
 
 def _span(rule: RateLimitItem) -> str:
