@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Self
 
 import structlog
 
 from qsm_ai.access.denial import AccessDenied, nobody, wrong
 from qsm_ai.access.identity import LOCAL, Identity, Way
+from qsm_ai.access.key_ring import KeyRing
 from qsm_ai.access.keys import KeyRefusedError, KeyStore, looks_like_key
 from qsm_ai.access.oidc import KeySet, OidcSettings, TokenVerifier
 from qsm_ai.jobs.database import Database
@@ -21,13 +21,13 @@ class Gate:
 
     Parameters
     ----------
-    keys : KeyStore or None
+    keys : KeyRing or None
         ``None`` where API keys let nobody in.
     tokens : TokenVerifier or None
         ``None`` where no identity provider is believed.
     """
 
-    def __init__(self, keys: KeyStore | None = None, tokens: TokenVerifier | None = None) -> None:
+    def __init__(self, keys: KeyRing | None = None, tokens: TokenVerifier | None = None) -> None:
         self._keys = keys
         self._tokens = tokens
         self.ways = tuple(
@@ -53,7 +53,7 @@ class Gate:
         """
         ways = ((Way.KEY,) if keys else ()) + ((Way.OIDC,) if oidc else ())
         return cls(
-            KeyStore(database) if keys else None,
+            KeyRing(KeyStore(database)) if keys else None,
             TokenVerifier(oidc, KeySet(oidc.issuer), ways) if oidc else None,
         )
 
@@ -101,7 +101,7 @@ class Gate:
         if self._keys is None:
             raise self._refused("key", "not accepted")
         try:
-            key = await asyncio.to_thread(self._keys.verify, credentials)
+            key = await self._keys.verify(credentials)
         except KeyRefusedError as refusal:
             raise self._refused("key", refusal.reason) from None
         return Identity(key.owner, key.role, Way.KEY, key.expires_at)

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -163,11 +164,36 @@ class KeyStore:
         key, now = _key(row), self._database.now()
         if (state := key.state(now)) != "active":
             raise KeyRefusedError(state)
-        if key.last_used_at is None or now - key.last_used_at >= NOTED_EVERY:
+        self._note_use([key], now)
+        return key
+
+    def still_good(self, keys: Mapping[str, bool]) -> set[str]:
+        """Which of these keys still let in.
+
+        Parameters
+        ----------
+        keys : id: bool
+            Whether the key was used since it was last asked for.
+
+        Returns
+        -------
+        set of str
+            Ids of those that are neither revoked nor expired nor gone.
+        """
+        with self._database.reading() as connection:
+            query = sa.select(API_KEYS).where(API_KEYS.c.id.in_(keys))
+            found = [_key(row) for row in connection.execute(query).mappings()]
+        now = self._database.now()
+        good = [key for key in found if key.state(now) == "active"]
+        self._note_use([key for key in good if keys[key.id]], now)
+        return {key.id for key in good}
+
+    def _note_use(self, keys: Iterable[Key], now: float) -> None:
+        due = [key.id for key in keys if key.last_used_at is None or now - key.last_used_at >= NOTED_EVERY]
+        if due:
             # A database that is too busy to take the note keeps nobody out.
             with suppress(sa.exc.OperationalError), self._database.writing() as connection:
-                connection.execute(API_KEYS.update().where(API_KEYS.c.id == key.id).values(last_used_at=now))
-        return key
+                connection.execute(API_KEYS.update().where(API_KEYS.c.id.in_(due)).values(last_used_at=now))
 
     def list(self, owner: str | None = None) -> list[Key]:
         """All keys, or those of one owner, oldest first."""
