@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from prometheus_fastapi_instrumentator import Instrumentator
 from starlette.middleware.cors import CORSMiddleware
 
 from qsm_ai import __version__
@@ -71,11 +70,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(admin.router)
     app.include_router(health.router)
     _document_problems(app)
-    metrics = app.state.context.metrics
-    Instrumentator(
-        registry=metrics.registry,
-        excluded_handlers=["/healthz", "/readyz", "/metrics", "/docs", "/redoc", "/openapi.json"],
-    ).add(metrics.request_done).instrument(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestMiddleware)
     app.add_middleware(

@@ -14,14 +14,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
-from prometheus_fastapi_instrumentator.metrics import Info
 
 from qsm_ai import __version__
 from qsm_ai.jobs.records import State
 from qsm_ai.jobs.store import JobStore
 from qsm_ai.observe import catalogue
 from qsm_ai.observe.catalogue import DURATIONS as BUCKETS
-from qsm_ai.observe.http import method_of
 from qsm_ai.observe.tracing import trace_id
 from qsm_ai.reconstruction.options import METHODS
 from qsm_ai.reconstruction.stages import STAGES
@@ -136,12 +134,11 @@ class Metrics:
 
     # ------------------------------------------------------------------ what others tell
 
-    def request_done(self, info: Info) -> None:
+    def request_done(self, method: str, handler: str, status: int, seconds: float) -> None:
         """A request was answered; an event stream lasts as long as its listener and has no duration."""
-        labels = method_of(info.method), info.modified_handler
-        self.requests.labels(*labels, info.modified_status).inc()
-        if not info.modified_handler.endswith("/events"):
-            self.request_duration.labels(*labels).observe(info.modified_duration, exemplar())
+        self.requests.labels(method, handler, f"{status // 100}xx").inc()
+        if not handler.endswith("/events"):
+            self.request_duration.labels(method, handler).observe(seconds, exemplar())
 
     def problem_answered(self, code: str, status: int) -> None:
         """A request was answered with a problem document."""

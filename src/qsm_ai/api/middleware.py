@@ -1,10 +1,10 @@
-"""Around every request: an id, security headers, one log line, and a problem for what nobody caught."""
+"""Around every request: an id, security headers, a log line, a count, a problem for what nobody caught."""
 
 from __future__ import annotations
 
 import logging
+import random
 import re
-import secrets
 import time
 
 import structlog
@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from qsm_ai.api.metrics import Metrics
 from qsm_ai.api.problems import problem_response
 from qsm_ai.jobs.problem import Problem
 from qsm_ai.observe.http import method_of
@@ -30,6 +31,11 @@ PAGES = ("/docs", "/redoc")
 """The interactive documentation needs scripts; everything else is data."""
 
 QUIET = {"/healthz", "/readyz", "/metrics"}
+UNCOUNTED = frozenset({*QUIET, *PAGES, "/docs/oauth2-redirect", "/openapi.json"})
+"""What is asked by machines that look after the service, and by who reads how to call it."""
+
+CLIENT_GONE = 499
+"""As proxies count a request whose client went before it was answered."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
@@ -46,7 +52,8 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        # Nobody is let in by it: it need not be secret, and asking the system for randomness takes a while.
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -82,20 +89,29 @@ class RequestMiddleware:
                 )
                 await problem_response(defect)(scope, receive, send_with_headers)
         finally:
-            route = scope.get("route")
-            problem = scope["state"].get("problem")
-            if problem is not None and "app" in scope:
-                scope["app"].state.context.metrics.problem_answered(problem, status)
-            log.log(
-                level_of(status, scope["path"]),
-                "request",
-                method=method_of(scope["method"]),
-                # The template, not the path: that may hold anything a client made up.
-                route=getattr(route, "path", "unmatched"),
-                status=status,
-                seconds=round(time.perf_counter() - began, 4),
-                **({"problem": problem} if problem else {}),
-            )
+            _tell(scope, status, time.perf_counter() - began)
+
+
+def _tell(scope: Scope, status: int, seconds: float) -> None:
+    """Count a request that was answered, and log it."""
+    # The template, not the path: that may hold anything a client made up.
+    route: str | None = getattr(scope.get("route"), "path", None)
+    method, problem = method_of(scope["method"]), scope["state"].get("problem")
+    if "app" in scope:
+        metrics: Metrics = scope["app"].state.context.metrics
+        if scope["path"] not in UNCOUNTED:
+            metrics.request_done(method, route or "none", status or CLIENT_GONE, seconds)
+        if problem is not None:
+            metrics.problem_answered(problem, status)
+    log.log(
+        level_of(status, scope["path"]),
+        "request",
+        method=method,
+        route=route or "unmatched",
+        status=status,
+        seconds=round(seconds, 4),
+        **({"problem": problem} if problem else {}),
+    )
 
 
 def is_untraced(scope: Scope) -> bool:

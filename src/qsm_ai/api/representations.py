@@ -31,10 +31,7 @@ RESULT_CONTENT: dict[str, Any] = {
 
 async def view(context: Context, job: Job) -> JobView:
     """The job as JSON, with its place in the queue and the time left."""
-    if job.state.is_final:
-        return job_view(job, queue_position=None, seconds_left=None)
-    position, left = await asyncio.gather(context.jobs.queue_position(job), context.jobs.seconds_left(job))
-    return job_view(job, queue_position=position, seconds_left=left)
+    return job_view(job, await context.jobs.outlook(job))
 
 
 def not_acceptable() -> ProblemError:

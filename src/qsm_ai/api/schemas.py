@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from qsm_ai.api import examples
 from qsm_ai.api.problems import ProblemDocument
+from qsm_ai.jobs.forecast import Outlook
 from qsm_ai.jobs.records import Job, State
 from qsm_ai.reconstruction.options import Background, Method, Reference, Unwrapping
 from qsm_ai.reconstruction.stages import ARTEFACTS, STAGES
@@ -227,7 +228,7 @@ class Statistics(BaseModel):
     counts: list[int]
 
 
-def job_view(job: Job, *, queue_position: int | None, seconds_left: float | None) -> JobView:
+def job_view(job: Job, outlook: Outlook) -> JobView:
     """A job as clients see it."""
     base = f"/api/v1/jobs/{job.id}"
     problem = None
@@ -241,8 +242,8 @@ def job_view(job: Job, *, queue_position: int | None, seconds_left: float | None
         title=_TITLES.get(job.stage or ""),
         note=job.note,
         fraction=job.fraction,
-        queue_position=queue_position,
-        seconds_left=None if seconds_left is None else round(seconds_left, 1),
+        queue_position=outlook.queue_position,
+        seconds_left=None if outlook.seconds_left is None else round(outlook.seconds_left, 1),
         attempt=job.attempt,
         parameters={key: value for key, value in job.parameters.items() if key not in OURS},
         scan=job.summary,

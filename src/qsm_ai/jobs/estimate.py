@@ -6,39 +6,43 @@ import heapq
 from collections.abc import Sequence
 
 
-def seconds_until_done(
-    running: Sequence[float | None], ahead: Sequence[float | None], own: float | None, slots: int
-) -> float | None:
-    """Let the jobs ahead run in their order on so many slots; then this one.
+def seconds_until_each(
+    running: Sequence[float | None], waiting: Sequence[float | None], slots: int
+) -> list[float | None]:
+    """Let the waiting jobs run in their order on so many slots.
 
     Parameters
     ----------
     running : seconds that each running job still needs
-    ahead : seconds that each job before this one needs, in order
-    own : seconds that this job needs
+    waiting : seconds that each waiting job needs, in order
     slots : int
         Jobs that all workers together compute at once.
 
     Returns
     -------
-    float or None
-        ``None`` if one of the numbers is not known: half an estimate would be none.
+    list of float or None
+        Seconds until each waiting job is done; ``None`` from the first one on before which something is not
+        known: half an estimate would be none.
     """
-    if slots < 1 or own is None:
-        return None
+    unknown: list[float | None] = [None] * len(waiting)
+    if slots < 1:
+        return unknown
     free_at: list[float] = []
     for seconds in running:
         if seconds is None:
-            return None
+            return unknown
         free_at.append(max(0.0, seconds))
     # More may run than there are slots, while a worker drains.
     free_at = sorted(free_at)[-slots:] + [0.0] * max(0, slots - len(free_at))
     heapq.heapify(free_at)
-    for seconds in ahead:
+    done_after: list[float | None] = []
+    for seconds in waiting:
         if seconds is None:
-            return None
-        heapq.heapreplace(free_at, free_at[0] + seconds)
-    return free_at[0] + own
+            break
+        done = free_at[0] + seconds
+        heapq.heapreplace(free_at, done)
+        done_after.append(done)
+    return done_after + unknown[len(done_after) :]
 
 
 def left_of_running(elapsed: float, fraction: float, expected: float | None) -> float | None:

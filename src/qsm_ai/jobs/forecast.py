@@ -6,25 +6,52 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from qsm_ai.jobs.estimate import left_of_running, seconds_until_done
+from qsm_ai.jobs.estimate import left_of_running, seconds_until_each
 from qsm_ai.jobs.hub import Hub
-from qsm_ai.jobs.records import Job, State, Waiting
+from qsm_ai.jobs.records import Job, State
 from qsm_ai.jobs.store import JobStore
 
 KEPT_FOR = 0.5
 """Seconds; news of this process ends it earlier."""
 
+SHARE = 0.2
+"""Part of the time that looks may take: while much happens, each is told for a while after it was taken."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is to be expected of a job.
+
+    Attributes
+    ----------
+    queue_position : int or None
+        How many jobs will be taken before this one, plus one; ``None`` unless it is queued.
+    seconds_left : float or None
+        Until it is done; ``None`` while nothing is known, and once it has ended.
+    """
+
+    queue_position: int | None = None
+    seconds_left: float | None = None
+
+
+NOTHING = Outlook()
+
 
 @dataclass(frozen=True)
 class _Look:
+    """What was seen, at the moment ``at`` and in ``took`` seconds, after so many ``news`` of the hub."""
+
     at: float
+    took: float
     news: int
     now: float
-    queue: tuple[Waiting, ...]
-    places: dict[str, int]
-    running: tuple[Job, ...]
+    waiting: dict[str, Outlook]
     paces: dict[str, float | None]
-    slots: int
+
+    def is_fresh(self, news: int) -> bool:
+        """Whether it may still be told, now that there were so many news."""
+        age = time.monotonic() - self.at
+        return age < KEPT_FOR and (news == self.news or age < self.took / SHARE)
 
 
 class Forecast:
@@ -45,58 +72,56 @@ class Forecast:
         self._look: _Look | None = None
         self._looking = asyncio.Lock()
 
-    async def position(self, job: Job) -> int | None:
-        """How many jobs will be taken before this one, plus one; ``None`` unless it is queued."""
-        if job.state is not State.QUEUED:
-            return None
-        return (await self._latest()).places.get(job.id)
-
-    async def seconds_left(self, job: Job) -> float | None:
-        """Until the job is done; ``None`` while nothing is known, and once it has ended."""
+    async def of(self, job: Job) -> Outlook:
+        """The outlook of a job."""
         if job.state.is_final:
-            return None
+            return NOTHING
         look = await self._latest()
         if job.state is State.RUNNING:
-            return _left(look, job)
-        place = look.places.get(job.id)
-        if place is None:
-            return None
-        return seconds_until_done(
-            [_left(look, other) for other in look.running],
-            [_expected(look, other.method, other.work) for other in look.queue[: place - 1]],
-            _expected(look, job.method, job.work),
-            look.slots,
-        )
+            return Outlook(None, _left(job, look.now, look.paces.get(job.method)))
+        if job.id not in look.waiting and look.news != self._hub.news:
+            # It was queued after that look.
+            look = await self._latest(after=look)
+        return look.waiting.get(job.id, NOTHING)
 
-    async def _latest(self) -> _Look:
+    async def _latest(self, after: _Look | None = None) -> _Look:
+        look = self._look
+        if look is not None and look is not after and look.is_fresh(self._hub.news):
+            return look
         async with self._looking:
             look = self._look
-            if look is None or look.news != self._hub.news or time.monotonic() - look.at > KEPT_FOR:
-                news = self._hub.news
-                look = self._look = await asyncio.to_thread(self._see, news)
+            if look is None or look is after or not look.is_fresh(self._hub.news):
+                look = self._look = await asyncio.to_thread(self._see, self._hub.news)
             return look
 
     def _see(self, news: int) -> _Look:
+        began = time.monotonic()
         queue, running = self._store.waiting(), self._store.running()
         fleet = [worker for worker in self._store.workers() if not worker.draining]
         methods = {waiting.method for waiting in queue} | {job.method for job in running}
+        paces, now = {method: self._store.pace(method) for method in methods}, self._store.now()
+        left = seconds_until_each(
+            [_left(job, now, paces[job.method]) for job in running],
+            [_expected(paces[waiting.method], waiting.work) for waiting in queue],
+            sum(worker.slots for worker in fleet) or self._slots,
+        )
         return _Look(
-            at=time.monotonic(),
+            at=began,
+            took=time.monotonic() - began,
             news=news,
-            now=self._store.now(),
-            queue=tuple(queue),
-            places={waiting.id: place for place, waiting in enumerate(queue, start=1)},
-            running=tuple(running),
-            paces={method: self._store.pace(method) for method in methods},
-            slots=sum(worker.slots for worker in fleet) or self._slots,
+            now=now,
+            waiting={
+                waiting.id: Outlook(place, seconds)
+                for place, (waiting, seconds) in enumerate(zip(queue, left, strict=True), start=1)
+            },
+            paces=paces,
         )
 
 
-def _expected(look: _Look, method: str, work: float) -> float | None:
-    pace = look.paces.get(method)
+def _expected(pace: float | None, work: float) -> float | None:
     return None if pace is None or not work else pace * work
 
 
-def _left(look: _Look, job: Job) -> float | None:
-    elapsed = max(0.0, look.now - (job.started_at or look.now))
-    return left_of_running(elapsed, job.fraction, _expected(look, job.method, job.work))
+def _left(job: Job, now: float, pace: float | None) -> float | None:
+    elapsed = max(0.0, now - (job.started_at or now))
+    return left_of_running(elapsed, job.fraction, _expected(pace, job.work))

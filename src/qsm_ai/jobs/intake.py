@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -22,6 +23,7 @@ from qsm_ai.jobs.tables import EVENTS, JOBS, OWNERS
 from qsm_ai.jobs.transitions import Transitions
 
 _ADDING = 0x51534D02
+_SOME = sa.select(JOBS).where(JOBS.c.id.in_(sa.bindparam("ids", expanding=True)))
 UNFINISHED = (State.QUEUED.value, State.RUNNING.value)
 
 
@@ -105,6 +107,13 @@ class Intake(Transitions):
         """
         with self._database.reading() as connection:
             return self._read(connection, job_id, owner)
+
+    @persistent
+    def get_many(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """Those of these jobs that there are, by id, whoever they belong to."""
+        with self._database.reading() as connection:
+            rows = connection.execute(_SOME, {"ids": list(job_ids)}).mappings()
+            return {row["id"]: job_of(row) for row in rows}
 
     @persistent
     def page(

@@ -12,9 +12,10 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from qsm_ai.jobs.errors import JobNotFoundError, TooLargeForWorkersError
-from qsm_ai.jobs.forecast import Forecast
+from qsm_ai.jobs.forecast import Forecast, Outlook
 from qsm_ai.jobs.hub import Hub
 from qsm_ai.jobs.memory import needed_mb
+from qsm_ai.jobs.reading import JobReader
 from qsm_ai.jobs.records import Event, Job, State
 from qsm_ai.jobs.store import JobStore
 from qsm_ai.jobs.sweeping import Sweeper
@@ -53,11 +54,16 @@ class Jobs:
         self._storage = storage
         self._hub = hub
         self._forecast = Forecast(store, hub, slots)
+        self._reader = JobReader(store)
         self._sweeper = Sweeper(store, storage)
         self._deadline = deadline
         self._max_queued = max_queued
         self._max_unfinished = max_unfinished
         self._forget = forget
+
+    def close(self) -> None:
+        """End the thread that reads; the store stays open."""
+        self._reader.close()
 
     async def has_room(self) -> bool:
         """Whether another job may be queued; asked before an upload is taken in."""
@@ -130,7 +136,7 @@ class Jobs:
         ------
         JobNotFoundError
         """
-        return await asyncio.to_thread(self._store.get, job_id, owner=owner)
+        return await self._reader.get(job_id, owner)
 
     async def page(
         self, *, owner: str | None, state: State | None, limit: int, before: float | None
@@ -213,13 +219,9 @@ class Jobs:
                 return
             await self._hub.wait(job_id, 1.0)
 
-    async def queue_position(self, job: Job) -> int | None:
-        """How many jobs will be taken before this one, plus one; ``None`` unless it is queued."""
-        return await self._forecast.position(job)
-
-    async def seconds_left(self, job: Job) -> float | None:
-        """An estimate from earlier jobs' pace and this one's progress; ``None`` while nothing is known."""
-        return await self._forecast.seconds_left(job)
+    async def outlook(self, job: Job) -> Outlook:
+        """Its place in the queue, and the time left by earlier jobs' pace and this one's progress."""
+        return await self._forecast.of(job)
 
     async def _refuse_too_large(self, job: Job) -> None:
         needed = needed_mb(job)
