@@ -8,6 +8,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from qsm_ai.api.app import create_app
+from qsm_ai.api.protocol import BoundedProtocol
 from qsm_ai.api.settings import Settings, say
 from qsm_ai.jobs.errors import DatabaseMismatchError
 
@@ -40,6 +41,7 @@ def main() -> int:
         app,
         host=settings.host,
         port=settings.port,
+        http=BoundedProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from qsm_ai import __version__
 from qsm_ai.api.engine import Engine
 from qsm_ai.api.metrics import Metrics
+from qsm_ai.api.protocol import BoundedProtocol
 from qsm_ai.api.settings import Settings
 from qsm_ai.jobs.hub import Hub
 from qsm_ai.jobs.process import ProcessPool
@@ -124,6 +125,7 @@ class WorkerProcess:
             self._app(),
             host=self.settings.worker_host,
             port=self.settings.worker_port,
+            http=BoundedProtocol,
             log_config=None,
             access_log=False,
             server_header=False,
