@@ -295,10 +295,14 @@ def service(
     seconds: Annotated[
         float, typer.Option(min=0, help="After so long nobody begins with another scan.")
     ] = 60.0,
+    at_most: Annotated[
+        float, typer.Option(min=1, help="After so many seconds everybody goes, whatever became of their job.")
+    ] = 300.0,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks at a job.")] = 1.0,
     shape: Annotated[int, typer.Option(min=24, max=256, help="Voxels along each axis.")] = 32,
     method: Annotated[Method, typer.Option(help="qsm-vit starts Triton too.")] = "qsm-vit",
-    workers: Annotated[int, typer.Option(min=1, help="Jobs computed at once.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Jobs computed at once by each backend.")] = 1,
+    backends: Annotated[int, typer.Option(min=1, max=16, help="Processes that answer.")] = 1,
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="JSON to write.")] = RESULTS
     / "service.json",
     markdown: Markdown = False,
@@ -306,21 +310,21 @@ def service(
     """Let users send, look, fetch and delete all at once, on a service of its own with access by key.
 
     A request counts as failed unless it succeeds, or is refused with 429 or 503 and a time to come again.
-    Latencies include what the users' own event loop was late, which is told beside them.
+    Latencies include what the users' own event loop was late, which is told beside them. Several backends
+    share one database, and each request goes to the next of them.
     """
     from qsm_ai.console import plain_errors
 
     with plain_errors():
         from qsm_ai.benchmark.record import network_record, write_record
-        from qsm_ai.benchmark.service import rows, time_service
+        from qsm_ai.benchmark.service import Setting, rows, time_service
         from qsm_ai.benchmark.tables import GrowingTable
         from qsm_ai.inference.repository import model_file
         from qsm_ai.io.outputs import require_writable
 
         require_writable(output.parent)
-        timing = time_service(
-            users, seconds, poll, shape, method, workers, lambda doing: typer.echo(f"{doing} …", err=True)
-        )
+        setting = Setting(users, seconds, at_most, poll, shape, method, workers, backends)
+        timing = time_service(setting, lambda doing: typer.echo(f"{doing} …", err=True))
         title = f"{users} users, {method}, {shape}³"
         with GrowingTable(title, ("Measured", "Value"), markdown=markdown) as table:
             for name, value in rows(timing):
@@ -329,8 +333,8 @@ def service(
             output,
             [
                 *("qsm-ai", "benchmark", "service", "--users", str(users), "--seconds", f"{seconds:g}"),
-                *("--poll", f"{poll:g}", "--shape", str(shape)),
-                *("--method", method, "--workers", str(workers)),
+                *("--at-most", f"{at_most:g}", "--poll", f"{poll:g}", "--shape", str(shape)),
+                *("--method", method, "--workers", str(workers), "--backends", str(backends)),
             ],
             network_record("qsm_vit", model_file()) if method == "qsm-vit" else None,
             timing=timing.as_dict(),

@@ -1,4 +1,7 @@
-"""Users of a service, all at once: each sends a scan, looks how it stands, and fetches the map."""
+"""Users of a service, all at once: each sends a scan, looks how it stands, and fetches the map.
+
+They live in a process of their own, so that what they need is not taken for what the service needs.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import cycle
+from multiprocessing import get_context
 from pathlib import Path
 
 import httpx
@@ -16,9 +22,8 @@ import numpy as np
 POLITE = frozenset({429, 503})
 """Statuses that are no failure if they say when to come again."""
 
-
-LOST_AFTER = 900.0
-"""Seconds after which a user gives a job up."""
+GIVEN_UP = "given up"
+"""What becomes of a job that has not ended when the time is over."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Load:
     users : int
     seconds : s
         After so long nobody begins with another scan.
+    at_most : s
+        After so long everybody goes home, whether their job has ended or not.
     poll : s
         Between two looks of a user at a job.
     files : role: path
@@ -39,6 +46,7 @@ class Load:
 
     users: int
     seconds: float
+    at_most: float
     poll: float
     files: dict[str, Path]
     fields: dict[str, str]
@@ -88,12 +96,23 @@ class Record:
         return float(p50), float(p95), float(p99)
 
 
-async def run(url: str, keys: Sequence[str], load: Load) -> Record:
+def run_apart(urls: Sequence[str], keys: Sequence[str], load: Load) -> Record:
+    """``run`` in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_run, urls, keys, load).result()
+
+
+def _run(urls: Sequence[str], keys: Sequence[str], load: Load) -> Record:
+    return asyncio.run(run(urls, keys, load))
+
+
+async def run(urls: Sequence[str], keys: Sequence[str], load: Load) -> Record:
     """Let all users loose on a service.
 
     Parameters
     ----------
-    url : str
+    urls : sequence of str
+        Of its backends; each request goes to the next one, as a balancer has it.
     keys : sequence of str
         One for each user; empty for a service without access control.
     load : Load
@@ -103,16 +122,15 @@ async def run(url: str, keys: Sequence[str], load: Load) -> Record:
     Record
     """
     record = Record()
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=load.users)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=load.users * len(urls))
     began = time.perf_counter()
-    async with httpx.AsyncClient(
-        base_url=url, timeout=httpx.Timeout(120.0, pool=None), limits=limits
-    ) as http:
+    async with httpx.AsyncClient(timeout=httpx.Timeout(120.0, pool=None), limits=limits) as http:
         lag = asyncio.create_task(_watch(record))
         async with asyncio.TaskGroup() as group:
             for number in range(load.users):
                 headers = {"Authorization": f"Bearer {keys[number]}"} if keys else {}
-                group.create_task(_User(http, headers, load, record).live(began + load.seconds))
+                turned = [*urls[number % len(urls) :], *urls[: number % len(urls)]]
+                group.create_task(_User(http, turned, headers, load, record, began).live())
         lag.cancel()
     record.elapsed = time.perf_counter() - began
     return record
@@ -121,17 +139,27 @@ async def run(url: str, keys: Sequence[str], load: Load) -> Record:
 class _User:
     """Sends, looks, fetches, deletes, and begins again."""
 
-    def __init__(self, http: httpx.AsyncClient, headers: dict[str, str], load: Load, record: Record) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        urls: Sequence[str],
+        headers: dict[str, str],
+        load: Load,
+        record: Record,
+        began: float,
+    ) -> None:
         self._http = http
+        self._urls = cycle(urls)
         self._headers = headers
         self._load = load
         self._record = record
+        self._last_scan, self._home = began + load.seconds, began + load.at_most
 
-    async def live(self, until: float) -> None:
+    async def live(self) -> None:
         """One scan after the other; at least one."""
         while True:
             began = time.perf_counter()
-            sent = await self._send(until)
+            sent = await self._send()
             if sent is None:
                 return
             job = f"/api/v1/jobs/{sent['id']}"
@@ -141,10 +169,14 @@ class _User:
                 self._record.waits.append(time.perf_counter() - began)
                 await self._ask("download", "GET", f"{job}/artefacts/chi")
             await self._ask("delete", "DELETE", job)
-            if time.perf_counter() > until:
+            if self._is_late():
                 return
 
-    async def _send(self, until: float) -> dict[str, str] | None:
+    def _is_late(self) -> bool:
+        """Whether it is too late for another scan."""
+        return time.perf_counter() > min(self._last_scan, self._home)
+
+    async def _send(self) -> dict[str, str] | None:
         content = {role: (path.name, path.read_bytes()) for role, path in self._load.files.items()}
         while True:
             answer = await self._ask(
@@ -157,24 +189,24 @@ class _User:
                 await asyncio.sleep(1.0)
             else:
                 await asyncio.sleep(float(answer.headers.get("retry-after", 5)) * random.uniform(1, 1.5))  # noqa: S311
-            if time.perf_counter() > until:
+            if self._is_late():
                 return None
 
     async def _look(self, job: str) -> str:
-        deadline = time.perf_counter() + LOST_AFTER
-        while time.perf_counter() < deadline:
+        while time.perf_counter() < self._home:
             answer = await self._ask("status", "GET", job)
             if answer is not None and answer.is_success:
                 state = str(answer.json()["state"])
                 if state in ("done", "failed", "cancelled"):
                     return state
             await asyncio.sleep(self._load.poll * random.uniform(0.5, 1.5))  # noqa: S311
-        return "lost"
+        return GIVEN_UP
 
     async def _ask(self, kind: str, method: str, address: str, **more: object) -> httpx.Response | None:
         began = time.perf_counter()
         try:
-            answer = await self._http.request(method, address, headers=self._headers, **more)  # type: ignore[arg-type]
+            url = next(self._urls) + address
+            answer = await self._http.request(method, url, headers=self._headers, **more)  # type: ignore[arg-type]
         except httpx.HTTPError as error:
             self._record.failures[f"{kind}: {type(error).__name__}"] += 1
             return None

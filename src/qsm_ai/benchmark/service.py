@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +14,9 @@ from typing import Any
 import httpx
 import numpy as np
 
-from qsm_ai.benchmark.load import Load, Record, run
-from qsm_ai.inference.ports import any_free
+from qsm_ai.benchmark.backends import Backend, MemoryWatch, backends, memory_of, processor_seconds
+from qsm_ai.benchmark.load import Load, Record, run, run_apart
+from qsm_ai.benchmark.status_cost import status_cost
 from qsm_ai.inference.server import TritonServer
 from qsm_ai.io.loading import load_scan
 from qsm_ai.io.outputs import encode_nifti
@@ -27,7 +25,6 @@ from qsm_ai.reconstruction.options import Method, Options
 from qsm_ai.reconstruction.pipeline import reconstruct
 from qsm_ai.scan import Grid
 
-STARTS_WITHIN = 120.0
 BARE_RUNS = 3
 Say = Callable[[str], None]
 
@@ -43,8 +40,12 @@ class ServiceTiming:
         The pipeline alone, in this process: the fastest of some runs.
     alone : s
         One user, nobody else: from the upload to the end of the job; the fastest of some runs.
+    status_cost : s
+        Processor time of the backend for one look at a job, of one client who asks again and again.
+    request_cost : s
+        Processor time of the backends, without the processes that compute, over the requests of all users.
     resting_memory, peak_memory : bytes
-        Of the backend and its processes: before the load, and the most during it.
+        Of the backends and their processes: before the load, and the most during it.
     batch_size : float or None
         Patches that Triton ran at once, on average; ``None`` without Triton.
     """
@@ -52,6 +53,8 @@ class ServiceTiming:
     record: Record
     bare: float
     alone: float
+    status_cost: float
+    request_cost: float
     resting_memory: int
     peak_memory: int
     batch_size: float | None
@@ -74,28 +77,49 @@ class ServiceTiming:
             "failed": dict(record.failures),
             "bare_pipeline": self.bare,
             "one_user": self.alone,
+            "status_processor_time": self.status_cost,
+            "request_processor_time": self.request_cost,
             "resting_memory": self.resting_memory,
             "peak_memory": self.peak_memory,
             "batch_size": self.batch_size,
         }
 
 
-def time_service(
-    users: int, seconds: float, poll: float, shape: int, method: Method, workers: int, say: Say
-) -> ServiceTiming:
-    """Start a service of its own, load it, and stop it.
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
 
-    Parameters
+    Attributes
     ----------
     users : int
-    seconds, poll : s
+    seconds, at_most, poll : s
         See ``Load``.
     shape : int
         Voxels along each axis of the scan that everybody sends.
     method : str
         ``qsm-vit`` starts Triton too.
     workers : int
-        Jobs computed at once.
+        Jobs computed at once by each backend.
+    backends : int
+        On one database; users go from one to the next with every request.
+    """
+
+    users: int
+    seconds: float
+    at_most: float
+    poll: float
+    shape: int
+    method: Method
+    workers: int
+    backends: int = 1
+
+
+def time_service(setting: Setting, say: Say) -> ServiceTiming:
+    """Start a service of its own, load it, and stop it.
+
+    Parameters
+    ----------
+    setting : Setting
     say : callable
         Told what is being done.
 
@@ -107,36 +131,49 @@ def time_service(
     ------
     TritonStartFailed
     RuntimeError
-        If the backend does not start.
+        If a backend does not start.
     """
     with ExitStack() as held:
         folder = Path(held.enter_context(TemporaryDirectory(prefix="qsm-ai-benchmark-")))
-        files = _write_scan(folder, shape)
-        fields = {"method": method, "b0": "3"}
+        files = _write_scan(folder, setting.shape)
+        fields = {"method": setting.method, "b0": "3"}
         triton = None
-        if method == "qsm-vit":
+        if setting.method == "qsm-vit":
             say("Starting Triton")
             triton = held.enter_context(TritonServer())
         say("Running the pipeline alone")
-        bare = _bare(files, method, triton)
-        say("Starting the backend")
-        keys = _make_keys(folder / "data", users)
-        settings = {"QSM_WORKERS": str(workers), "QSM_MAX_QUEUED": str(2 * users), "QSM_ACCESS": "keys"}
+        bare = _bare(files, setting.method, triton)
+        say("Starting the backend" if setting.backends == 1 else f"Starting {setting.backends} backends")
+        keys = _make_keys(folder / "data", setting.users)
+        settings = {
+            "QSM_WORKERS": str(setting.workers),
+            "QSM_MAX_QUEUED": str(2 * setting.users),
+            "QSM_ACCESS": "keys",
+            # The measurement of what one look costs asks more often than one user may.
+            "QSM_RATE_LIMIT": "1000000/minute",
+        }
         if triton is not None:
             settings["QSM_TRITON_URL"] = triton.grpc_url
-        url, pid = held.enter_context(_backend(folder, settings))
+        running = held.enter_context(backends(setting.backends, folder, settings))
+        urls, pids = [backend.url for backend in running], [backend.pid for backend in running]
         say("One user alone")
-        first = Load(1, 0.0, 0.05, files, fields)
-        alone = min(asyncio.run(_once(url, keys, first)) for _ in range(BARE_RUNS))
-        resting, before = memory_of(pid), _patches(triton)
-        say(f"{users} users for {seconds:.0f} s")
-        memory = _Memory(pid)
-        record = asyncio.run(_loaded(url, keys, Load(users, seconds, poll, files, fields), memory))
+        first = Load(1, 0.0, setting.at_most, 0.05, files, fields)
+        alone = min(asyncio.run(_once(urls, keys, first)) for _ in range(BARE_RUNS))
+        cost = _status_cost(running[0], keys[0], files, fields)
+        resting, before = sum(memory_of(pid) for pid in pids), _patches(triton)
+        say(f"{setting.users} users for {setting.seconds:.0f} s, {setting.at_most:.0f} s at most")
+        used = sum(processor_seconds(pid) for pid in pids)
+        load = Load(setting.users, setting.seconds, setting.at_most, setting.poll, files, fields)
+        with MemoryWatch(pids) as memory:
+            record = run_apart(urls, keys, load)
+        used = sum(processor_seconds(pid) for pid in pids) - used
         after = _patches(triton)
     batch = None
     if before is not None and after is not None and after[1] > before[1]:
         batch = (after[0] - before[0]) / (after[1] - before[1])
-    return ServiceTiming(record, bare, alone, resting, memory.peak, batch)
+    return ServiceTiming(
+        record, bare, alone, cost, used / max(1, record.requests), resting, memory.peak, batch
+    )
 
 
 def rows(timing: ServiceTiming) -> Iterator[tuple[str, str]]:
@@ -159,6 +196,10 @@ def rows(timing: ServiceTiming) -> Iterator[tuple[str, str]]:
     for reason, count in record.failures.most_common():
         yield f"failed: {reason}", str(count)
     yield "told to come again (429, 503)", str(record.refused)
+    yield (
+        "processor time of the backend: a status call / any request under load",
+        f"{1000 * timing.status_cost:.2f} / {1000 * timing.request_cost:.2f} ms",
+    )
     yield "pipeline alone / one user alone", f"{timing.bare:.2f} / {timing.alone:.2f} s"
     pace = record.elapsed / record.ended["done"] if record.ended["done"] else float("nan")
     yield "a job under load / pipeline alone", f"{pace:.2f} s, {pace / timing.bare:.1f} times"
@@ -168,88 +209,22 @@ def rows(timing: ServiceTiming) -> Iterator[tuple[str, str]]:
     yield "memory of the backend: resting / peak", f"{resting:.0f} / {peak:.0f} MiB"
 
 
-async def _once(url: str, keys: list[str], load: Load) -> float:
+async def _once(urls: list[str], keys: list[str], load: Load) -> float:
     """One job of one user, from the upload to its end."""
-    record = await run(url, keys[:1], load)
+    record = await run(urls, keys[:1], load)
     return record.waits[0] if record.waits else float("inf")
 
 
-async def _loaded(url: str, keys: list[str], load: Load, memory: _Memory) -> Record:
-    watching = asyncio.create_task(memory.watch())
-    try:
-        return await run(url, keys, load)
-    finally:
-        watching.cancel()
-
-
-class _Memory:
-    """The most that a process and its children held at any look."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self.peak = memory_of(pid)
-
-    async def watch(self) -> None:
-        while True:
-            self.peak = max(self.peak, await asyncio.to_thread(memory_of, self._pid))
-            await asyncio.sleep(0.5)
-
-
-def memory_of(pid: int) -> int:
-    """Bytes that a process and all below it hold, each page counted once among its sharers.
-
-    Processes that end meanwhile count nothing.
-    """
-    total = 0
-    for process in _tree(pid):
-        try:
-            text = Path(f"/proc/{process}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        total += sum(1024 * int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
-    return total
-
-
-def _tree(pid: int) -> Iterator[int]:
-    yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            yield from _tree(int(child))
-
-
-@contextmanager
-def _backend(folder: Path, settings: dict[str, str]) -> Iterator[tuple[str, int]]:
-    """A backend in a process of its own: its address and its id."""
-    port = any_free()
-    url = f"http://127.0.0.1:{port}"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("QSM_")}
-    environment = {**kept, "QSM_DATA_DIR": str(folder / "data"), "QSM_PORT": str(port), **settings}
-    with (folder / "backend.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "qsm_ai.api"], env=environment, stdout=log, stderr=log, cwd=folder
-        )
-    try:
-        deadline = time.monotonic() + STARTS_WITHIN
-        while True:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("the backend does not start")
-            try:
-                if httpx.get(f"{url}/healthz", timeout=5.0).is_success:
-                    break
-            except httpx.HTTPError:
-                time.sleep(0.2)
-        yield url, process.pid
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def _status_cost(backend: Backend, key: str, files: dict[str, Path], fields: dict[str, str]) -> float:
+    """Processor time of a look at a job that is done, s."""
+    headers = {"Authorization": f"Bearer {key}"}
+    content = {role: (path.name, path.read_bytes()) for role, path in files.items()}
+    with httpx.Client(base_url=backend.url, headers=headers, timeout=120.0) as http:
+        form = {**fields, "wait": "100"}
+        sent = http.post("/api/v1/reconstruct", files=content, data=form).raise_for_status().json()
+        cost = status_cost(backend, key, sent["id"])
+        http.delete(f"/api/v1/jobs/{sent['id']}").raise_for_status()
+    return cost
 
 
 def _make_keys(data: Path, users: int) -> list[str]:
