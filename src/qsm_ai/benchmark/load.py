@@ -19,6 +19,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from qsm_ai.benchmark.connection import Answer, BrokenError, Connection
+
 POLITE = frozenset({429, 503})
 """Statuses that are no failure if they say when to come again."""
 
@@ -122,18 +124,31 @@ async def run(urls: Sequence[str], keys: Sequence[str], load: Load) -> Record:
     Record
     """
     record = Record()
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=load.users * len(urls))
+    form = _form(load)
     began = time.perf_counter()
-    async with httpx.AsyncClient(timeout=httpx.Timeout(120.0, pool=None), limits=limits) as http:
-        lag = asyncio.create_task(_watch(record))
-        async with asyncio.TaskGroup() as group:
-            for number in range(load.users):
-                headers = {"Authorization": f"Bearer {keys[number]}"} if keys else {}
-                turned = [*urls[number % len(urls) :], *urls[: number % len(urls)]]
-                group.create_task(_User(http, turned, headers, load, record, began).live())
-        lag.cancel()
+    lag = asyncio.create_task(_watch(record))
+    async with asyncio.TaskGroup() as group:
+        for number in range(load.users):
+            headers = {"Authorization": f"Bearer {keys[number]}"} if keys else {}
+            turned = [*urls[number % len(urls) :], *urls[: number % len(urls)]]
+            group.create_task(_User(turned, headers, form, load, record, began).live())
+    lag.cancel()
     record.elapsed = time.perf_counter() - began
     return record
+
+
+@dataclass(frozen=True)
+class _Form:
+    """The upload, the same for everybody."""
+
+    headers: dict[str, str]
+    body: bytes
+
+
+def _form(load: Load) -> _Form:
+    content = {role: (path.name, path.read_bytes()) for role, path in load.files.items()}
+    request = httpx.Request("POST", "http://service", files=content, data=load.fields)
+    return _Form({"Content-Type": request.headers["content-type"]}, request.read())
 
 
 class _User:
@@ -141,22 +156,30 @@ class _User:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
         urls: Sequence[str],
         headers: dict[str, str],
+        form: _Form,
         load: Load,
         record: Record,
         began: float,
     ) -> None:
-        self._http = http
-        self._urls = cycle(urls)
+        self._connections = [Connection(url) for url in urls]
+        self._next = cycle(self._connections)
         self._headers = headers
+        self._form = form
         self._load = load
         self._record = record
         self._last_scan, self._home = began + load.seconds, began + load.at_most
 
     async def live(self) -> None:
         """One scan after the other; at least one."""
+        try:
+            await self._scans()
+        finally:
+            for connection in self._connections:
+                connection.close()
+
+    async def _scans(self) -> None:
         while True:
             began = time.perf_counter()
             sent = await self._send()
@@ -177,15 +200,12 @@ class _User:
         return time.perf_counter() > min(self._last_scan, self._home)
 
     async def _send(self) -> dict[str, str] | None:
-        content = {role: (path.name, path.read_bytes()) for role, path in self._load.files.items()}
         while True:
-            answer = await self._ask(
-                "upload", "POST", "/api/v1/reconstruct", files=content, data=self._load.fields
-            )
+            answer = await self._ask("upload", "POST", "/api/v1/reconstruct", self._form)
             if answer is not None and answer.is_success:
                 sent: dict[str, str] = answer.json()
                 return sent
-            if answer is None or answer.status_code not in POLITE:
+            if answer is None or answer.status not in POLITE:
                 await asyncio.sleep(1.0)
             else:
                 await asyncio.sleep(float(answer.headers.get("retry-after", 5)) * random.uniform(1, 1.5))  # noqa: S311
@@ -202,20 +222,21 @@ class _User:
             await asyncio.sleep(self._load.poll * random.uniform(0.5, 1.5))  # noqa: S311
         return GIVEN_UP
 
-    async def _ask(self, kind: str, method: str, address: str, **more: object) -> httpx.Response | None:
+    async def _ask(self, kind: str, method: str, path: str, form: _Form | None = None) -> Answer | None:
+        headers, body = (
+            (self._headers, b"") if form is None else ({**self._headers, **form.headers}, form.body)
+        )
         began = time.perf_counter()
         try:
-            url = next(self._urls) + address
-            answer = await self._http.request(method, url, headers=self._headers, **more)  # type: ignore[arg-type]
-        except httpx.HTTPError as error:
-            self._record.failures[f"{kind}: {type(error).__name__}"] += 1
+            answer = await next(self._next).request(method, path, headers, body)
+        except BrokenError as error:
+            self._record.failures[f"{kind}: {error}"] += 1
             return None
-        status = answer.status_code
-        self._record.statuses[kind, status] += 1
+        self._record.statuses[kind, answer.status] += 1
         if answer.is_success:
             self._record.seconds.setdefault(kind, []).append(time.perf_counter() - began)
-        elif status not in POLITE or "retry-after" not in answer.headers:
-            self._record.failures[f"{kind}: {status}"] += 1
+        elif answer.status not in POLITE or "retry-after" not in answer.headers:
+            self._record.failures[f"{kind}: {answer.status}"] += 1
         return answer
 
 
