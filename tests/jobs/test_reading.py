@@ -43,10 +43,8 @@ def store(database_url: str) -> Iterator[Watched]:
 
 
 @pytest.fixture
-def reader(store: Watched) -> Iterator[JobReader]:
-    reader = JobReader(store)
-    yield reader
-    reader.close()
+def reader(store: Watched) -> JobReader:
+    return JobReader(store)
 
 
 def a_job(store: JobStore, owner: str = "ann") -> Job:

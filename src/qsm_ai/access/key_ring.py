@@ -46,6 +46,8 @@ class KeyRing:
         self._held: dict[bytes, _Held] = {}
         self._looked_at = clock()
         self._looking = asyncio.Lock()
+        self._used: dict[str, Key] = {}
+        self._noting: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._held)
@@ -66,7 +68,8 @@ class KeyRing:
             return held.key
         # Taken before the look: what is revoked meanwhile is found by the next one.
         began = self._clock()
-        key = await asyncio.to_thread(self._store.verify, text)
+        key = await self._store.database.look_up(self._store.find, text)
+        self._note([key])
         if not self._held:
             self._looked_at = began
         if len(self._held) < MOST:
@@ -78,15 +81,26 @@ class KeyRing:
             began = self._clock()
             if began - self._looked_at <= BELIEVED_FOR:
                 return
-            self._held = {
-                digest: held for digest, held in self._held.items() if began - held.used_at < KEPT_FOR
-            }
-            seen = {held.key.id: held.used_at >= self._looked_at for held in self._held.values()}
-            good = await asyncio.to_thread(self._store.still_good, seen)
-            # What came meanwhile was verified by itself.
+            before = dict(self._held)
+            ids = [held.key.id for held in before.values() if began - held.used_at < KEPT_FOR]
+            good = await self._store.database.look_up(self._store.still_good, ids)
+            used = (held.key.id for held in before.values() if held.used_at >= self._looked_at)
+            self._note([good[key_id] for key_id in used if key_id in good])
+            # What came meanwhile was looked up by itself.
             self._held = {
                 digest: held
                 for digest, held in self._held.items()
-                if held.key.id not in seen or held.key.id in good
+                if digest not in before or held.key.id in good
             }
             self._looked_at = began
+
+    def _note(self, keys: list[Key]) -> None:
+        """Have the use of keys written down; nobody waits for that."""
+        self._used |= {key.id: key for key in keys}
+        if self._used and (self._noting is None or self._noting.done()):
+            self._noting = asyncio.create_task(self._write_notes())
+
+    async def _write_notes(self) -> None:
+        while self._used:
+            keys, self._used = list(self._used.values()), {}
+            await asyncio.to_thread(self._store.note_use, keys)

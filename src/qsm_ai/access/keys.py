@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -143,7 +143,23 @@ class KeyStore:
             )
         return key, f"{key.prefix}{secret}"
 
+    @property
+    def database(self) -> Database:
+        """Where the keys are."""
+        return self._database
+
     def verify(self, text: str) -> Key:
+        """The record of a key that lets in; that it did is noted.
+
+        Raises
+        ------
+        KeyRefusedError
+        """
+        key = self.find(text)
+        self.note_use([key])
+        return key
+
+    def find(self, text: str) -> Key:
         """The record of a key that lets in.
 
         Raises
@@ -161,34 +177,22 @@ class KeyStore:
         known = hmac.compare_digest(_hash(match["secret"]), row["hash"] if row else "0" * 64)
         if row is None or not known:
             raise KeyRefusedError("unknown" if row is None else "mismatch")
-        key, now = _key(row), self._database.now()
-        if (state := key.state(now)) != "active":
+        key = _key(row)
+        if (state := key.state(self._database.now())) != "active":
             raise KeyRefusedError(state)
-        self._note_use([key], now)
         return key
 
-    def still_good(self, keys: Mapping[str, bool]) -> set[str]:
-        """Which of these keys still let in.
-
-        Parameters
-        ----------
-        keys : id: bool
-            Whether the key was used since it was last asked for.
-
-        Returns
-        -------
-        set of str
-            Ids of those that are neither revoked nor expired nor gone.
-        """
+    def still_good(self, key_ids: Iterable[str]) -> dict[str, Key]:
+        """Those of these keys, by id, that are neither revoked nor expired nor gone."""
+        query = sa.select(API_KEYS).where(API_KEYS.c.id.in_(list(key_ids)))
         with self._database.reading() as connection:
-            query = sa.select(API_KEYS).where(API_KEYS.c.id.in_(keys))
             found = [_key(row) for row in connection.execute(query).mappings()]
         now = self._database.now()
-        good = [key for key in found if key.state(now) == "active"]
-        self._note_use([key for key in good if keys[key.id]], now)
-        return {key.id for key in good}
+        return {key.id: key for key in found if key.state(now) == "active"}
 
-    def _note_use(self, keys: Iterable[Key], now: float) -> None:
+    def note_use(self, keys: Iterable[Key]) -> None:
+        """Note that keys were used, where the last note is not a new one."""
+        now = self._database.now()
         due = [key.id for key in keys if key.last_used_at is None or now - key.last_used_at >= NOTED_EVERY]
         if due:
             # A database that is too busy to take the note keeps nobody out.

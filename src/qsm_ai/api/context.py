@@ -111,7 +111,6 @@ class Context:
             await asyncio.gather(sweeping, return_exceptions=True)
             await self.gate.aclose()
             await self.pool.close()
-            self.jobs.close()
             self.store.close()
 
     async def checks(self) -> dict[str, Check]:

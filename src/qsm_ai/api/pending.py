@@ -83,11 +83,11 @@ class PendingUploads:
         ------
         UploadNotFoundError
         """
-        return await asyncio.to_thread(self._records.get, upload_id, owner)
+        return await self._records.database.look_up(self._records.get, upload_id, owner)
 
     async def of(self, owner: str) -> list[PendingUpload]:
         """All uploads of an owner, newest first."""
-        return await asyncio.to_thread(self._records.of, owner)
+        return await self._records.database.look_up(self._records.of, owner)
 
     async def are_there(self, owner: str, upload_ids: Sequence[str]) -> bool:
         """Whether all of these uploads exist."""

@@ -52,7 +52,7 @@ async def place_for_job(context: Context, owner: str, earlier: Job | None = None
 async def usage(context: Context, owner: str) -> Usage:
     """What a user takes up, files included that are no job yet."""
     taken, pending = await asyncio.gather(
-        asyncio.to_thread(context.store.usage, owner), context.pending.of(owner)
+        context.store.database.look_up(context.store.usage, owner), context.pending.of(owner)
     )
     return Usage(taken.unfinished, taken.stored_bytes + sum(upload.size for upload in pending))
 

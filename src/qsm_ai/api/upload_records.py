@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from qsm_ai.jobs.database import Database
 from qsm_ai.jobs.store import JobStore
 from qsm_ai.jobs.tables import UPLOADS
 
@@ -75,8 +76,12 @@ class UploadRecords:
 
     def __init__(self, store: JobStore, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._engine = store.engine
-        self._reader = self._engine.execution_options(reading=True)
+        self._database = store.database
+
+    @property
+    def database(self) -> Database:
+        """Where they are."""
+        return self._database
 
     def add(self, upload: PendingUpload, *, lifetime: float, most_bytes: int) -> PendingUpload:
         """Record an announced file.
@@ -93,7 +98,7 @@ class UploadRecords:
         NoRoomForUploadError
         """
         now = self._clock()
-        with self._engine.begin() as connection:
+        with self._database.writing() as connection:
             announced = connection.execute(
                 sa.select(sa.func.coalesce(sa.func.sum(UPLOADS.c.size), 0)).where(
                     UPLOADS.c.owner == upload.owner, UPLOADS.c.expires_at > now
@@ -121,7 +126,7 @@ class UploadRecords:
         ------
         UploadNotFoundError
         """
-        with self._reader.begin() as connection:
+        with self._database.reading() as connection:
             return self._read(connection, upload_id, owner)
 
     def of(self, owner: str) -> list[PendingUpload]:
@@ -131,7 +136,7 @@ class UploadRecords:
             .where(UPLOADS.c.owner == owner, UPLOADS.c.expires_at > self._clock())
             .order_by(UPLOADS.c.created_at.desc(), UPLOADS.c.id)
         )
-        with self._reader.begin() as connection:
+        with self._database.reading() as connection:
             return [_upload(row) for row in connection.execute(query).mappings()]
 
     def advance(self, upload: PendingUpload, received: int, sha256: str | None = None) -> bool:
@@ -139,7 +144,7 @@ class UploadRecords:
         values: dict[str, Any] = {"received": received}
         if sha256 is not None:
             values["sha256"] = sha256
-        with self._engine.begin() as connection:
+        with self._database.writing() as connection:
             changed = connection.execute(
                 UPLOADS.update()
                 .where(UPLOADS.c.id == upload.id, UPLOADS.c.received == upload.received)
@@ -149,25 +154,20 @@ class UploadRecords:
 
     def delete(self, upload_id: str) -> None:
         """Forget an upload."""
-        with self._engine.begin() as connection:
+        with self._database.writing() as connection:
             connection.execute(UPLOADS.delete().where(UPLOADS.c.id == upload_id))
-        if self._engine.dialect.name == "sqlite":
-            # What was deleted is overwritten in the database; its journal would still hold the file name.
-            connection_below = self._engine.raw_connection()
-            try:
-                connection_below.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            finally:
-                connection_below.close()
+        # What was deleted is overwritten in the database; its journal would still hold the file name.
+        self._database.empty_journal()
 
     def expired(self) -> list[str]:
         """Ids of the uploads whose time is over."""
         query = sa.select(UPLOADS.c.id).where(UPLOADS.c.expires_at <= self._clock())
-        with self._reader.begin() as connection:
+        with self._database.reading() as connection:
             return [str(found) for found in connection.execute(query).scalars()]
 
     def known_ids(self) -> set[str]:
         """Ids of all uploads."""
-        with self._reader.begin() as connection:
+        with self._database.reading() as connection:
             return set(connection.execute(sa.select(UPLOADS.c.id)).scalars())
 
     def _read(self, connection: sa.Connection, upload_id: str, owner: str) -> PendingUpload:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,6 +20,9 @@ CHANNEL = "qsm_jobs"
 """Where PostgreSQL tells of news about jobs."""
 
 LOCK_WAIT_MS = 30_000
+
+READERS = 2
+"""Threads in which a process looks things up; those that write are others."""
 
 PAUSES = (0.05, 0.2, 0.5)
 """Seconds before a transaction whose connection broke is begun again."""
@@ -41,11 +46,22 @@ class Database:
         self.engine = _engine(url)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._reader = self.engine.execution_options(reading=True)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="database-reader")
+        self._writer = threading.Lock()
         self.now = clock or (time.time if self.is_sqlite else _ServerClock(self.engine))
 
     def close(self) -> None:
         """Close all connections."""
+        self._readers.shutdown(wait=False)
         self.engine.dispose()
+
+    async def look_up(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call what only reads, in a thread kept for that.
+
+        Whoever writes waits for the others who do. Whoever only looks must not wait with them.
+        """
+        call = functools.partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, call)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -56,8 +72,11 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that may write: all of it happens, or nothing."""
-        with self.engine.begin() as connection:
-            yield connection
+        with ExitStack() as held:
+            if self.is_sqlite:
+                # SQLite lets one write, and the others look again after a while: in turns, nobody sleeps.
+                held.enter_context(self._writer)
+            yield held.enter_context(self.engine.begin())
 
     def one_at_a_time(self, connection: sa.Connection, what: int) -> None:
         """Let nobody else pass this point until the transaction ends.

@@ -91,7 +91,7 @@ class Forecast:
         async with self._looking:
             look = self._look
             if look is None or look is after or not look.is_fresh(self._hub.news):
-                look = self._look = await asyncio.to_thread(self._see, self._hub.news)
+                look = self._look = await self._store.database.look_up(self._see, self._hub.news)
             return look
 
     def _see(self, news: int) -> _Look:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 
 from qsm_ai.jobs.errors import JobNotFoundError
 from qsm_ai.jobs.records import Job
@@ -20,7 +19,7 @@ MOST_AT_ONCE = 500
 
 
 class JobReader:
-    """Reads jobs in a thread of its own, so that nobody who looks waits for those who upload.
+    """Reads jobs.
 
     Parameters
     ----------
@@ -29,7 +28,6 @@ class JobReader:
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="job-reader")
         self._asked: defaultdict[str, list[asyncio.Future[Job]]] = defaultdict(list)
         self._reading: asyncio.Task[None] | None = None
 
@@ -49,16 +47,11 @@ class JobReader:
             raise JobNotFoundError(job_id)
         return job
 
-    def close(self) -> None:
-        """End the thread."""
-        self._thread.shutdown(wait=False)
-
     async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._asked:
             asked = {job_id: self._asked.pop(job_id) for job_id in list(self._asked)[:MOST_AT_ONCE]}
             try:
-                found = await loop.run_in_executor(self._thread, self._store.get_many, list(asked))
+                found = await self._store.database.look_up(self._store.get_many, list(asked))
             except Exception as error:
                 for answers in asked.values():
                     _tell(answers, error)

@@ -61,10 +61,6 @@ class Jobs:
         self._max_unfinished = max_unfinished
         self._forget = forget
 
-    def close(self) -> None:
-        """End the thread that reads; the store stays open."""
-        self._reader.close()
-
     async def has_room(self) -> bool:
         """Whether another job may be queued; asked before an upload is taken in."""
         counts = await self.counts()
@@ -127,7 +123,7 @@ class Jobs:
 
     async def find(self, owner: str, idempotency_key: str) -> Job | None:
         """The job that an earlier request of this owner made under this key."""
-        return await asyncio.to_thread(self._store.find_by_key, owner, idempotency_key)
+        return await self._store.database.look_up(self._store.find_by_key, owner, idempotency_key)
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
         """A job.
@@ -142,15 +138,17 @@ class Jobs:
         self, *, owner: str | None, state: State | None, limit: int, before: float | None
     ) -> list[Job]:
         """Jobs, newest first."""
-        return await asyncio.to_thread(self._store.page, owner=owner, state=state, limit=limit, before=before)
+        return await self._store.database.look_up(
+            self._store.page, owner=owner, state=state, limit=limit, before=before
+        )
 
     async def counts(self) -> dict[State, int]:
         """How many jobs are in each state."""
-        return await asyncio.to_thread(self._store.counts)
+        return await self._store.database.look_up(self._store.counts)
 
     async def oldest_wait(self) -> float:
         """For how many seconds the oldest queued job waits."""
-        queued_at = await asyncio.to_thread(self._store.oldest_queued)
+        queued_at = await self._store.database.look_up(self._store.oldest_queued)
         now = await asyncio.to_thread(self._store.now)
         return 0.0 if queued_at is None else max(0.0, now - queued_at)
 
@@ -212,7 +210,7 @@ class Jobs:
                 job = await self.get(job_id)
             except JobNotFoundError:
                 return
-            for event in await asyncio.to_thread(self._store.events, job_id, after):
+            for event in await self._store.database.look_up(self._store.events, job_id, after):
                 after = event.id
                 yield event
             if job.state.is_final:
@@ -225,7 +223,7 @@ class Jobs:
 
     async def _refuse_too_large(self, job: Job) -> None:
         needed = needed_mb(job)
-        fleet = await asyncio.to_thread(self._store.workers)
+        fleet = await self._store.database.look_up(self._store.workers)
         largest = max((worker.memory_mb for worker in fleet), default=None)
         if largest is not None and needed > largest:
             raise TooLargeForWorkersError(needed, largest)

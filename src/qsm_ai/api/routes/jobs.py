@@ -72,7 +72,7 @@ async def list_jobs(
 ) -> JobList:
     """Your jobs, newest first. `next` and the header `Link` lead to the next page."""
     before, before_id = (None, "") if cursor is None else place_of(cursor)
-    jobs = await asyncio.to_thread(
+    jobs = await context.store.database.look_up(
         context.store.page,
         owner=owner,
         state=state,
