@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qsm_ai.physics.background import lbv
 from qsm_ai.physics.dipole import forward_field
 from qsm_ai.physics.morphology import erode
-from qsm_ai.physics.pdf import pdf
+from qsm_ai.physics.pdf import OuterSources, pdf
 from qsm_ai.physics.v_sharp import v_sharp
 
 Volume = NDArray[np.float32]
@@ -160,6 +160,40 @@ def test_more_iterations_of_pdf_leave_less_background() -> None:
     assert left[0] > left[1] > left[2]
 
 
+def test_outer_sources_are_sought_on_from_where_the_last_search_ended() -> None:
+    outer = outer_field()
+    sources = OuterSources(MASK, VOXEL, B0)
+    left = [rms(sources.remove(outer, iterations=10), MASK) for _ in range(3)]
+    assert left[0] > left[1] > left[2]
+    assert left[2] < 0.5 * left[0]
+
+
+def test_the_first_search_is_that_of_pdf() -> None:
+    total = inner_field() + outer_field()
+    np.testing.assert_array_equal(
+        OuterSources(MASK, VOXEL, B0).remove(total, iterations=7), pdf(total, MASK, VOXEL, B0, iterations=7)
+    )
+
+
+def test_an_inner_field_that_is_known_is_kept_whole() -> None:
+    inner, outer = inner_field(), outer_field()
+    sources = OuterSources(MASK, VOXEL, B0)
+    blind = sources.remove(inner + outer)
+    told = sources.remove(inner + outer, inner)
+    longer = OuterSources(MASK, VOXEL, B0).remove(inner + outer, iterations=80)
+    assert rms(told - inner, MASK) < rms(longer - inner, MASK) < rms(blind - inner, MASK)
+
+
+def test_sources_that_were_found_follow_the_scale_of_the_field() -> None:
+    def twice(factor: float) -> Volume:
+        sources = OuterSources(MASK, VOXEL, B0)
+        total, inner = factor * (inner_field() + outer_field()), factor * inner_field()
+        sources.remove(total.astype(np.float32), iterations=10)
+        return sources.remove(total.astype(np.float32), (0.5 * inner).astype(np.float32), iterations=10)
+
+    np.testing.assert_allclose(twice(4.0), 4 * twice(1.0), rtol=1e-3, atol=1e-4)
+
+
 def test_v_sharp_loses_the_rim_of_the_smallest_radius_and_no_more() -> None:
     total = inner_field() + outer_field()
     local, eroded = v_sharp(total, MASK, VOXEL, radii_mm=(6, 4, 2))
@@ -181,6 +215,8 @@ def test_what_cannot_be_done_is_refused() -> None:
     field = outer_field()
     with pytest.raises(ValueError, match="empty"):
         pdf(field, np.zeros_like(MASK), VOXEL, B0)
+    with pytest.raises(ValueError, match="empty"):
+        OuterSources(np.zeros_like(MASK), VOXEL, B0)
     with pytest.raises(ValueError, match="no radius"):
         v_sharp(field, MASK, VOXEL, radii_mm=(0.2,))
     with pytest.raises(ValueError, match="no ball"):

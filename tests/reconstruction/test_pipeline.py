@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qsm_ai.io import load_scan
 from qsm_ai.reconstruction.options import Options
-from qsm_ai.reconstruction.pipeline import STEPS, Progress, planned_stages, reconstruct
+from qsm_ai.reconstruction.pipeline import PASSES, STEPS, Progress, planned_stages, reconstruct
 from qsm_ai.reconstruction.stages import ARTEFACTS, STAGES
 from qsm_ai.scan import MaskRefusal, Scan
 
@@ -159,7 +159,7 @@ def test_progress_names_every_stage_and_never_falls(scan: Scan) -> None:
     assert fractions[-1] == 1
     names = [stage.name for stage in STAGES]
     assert list(dict.fromkeys(at.stage for at in told)) == names
-    assert [at.detail for at in told if at.stage == "network"][-1] == "patch 2 of 2"
+    assert [at.detail for at in told if at.stage == "network"][-1] == f"patch {PASSES} of {PASSES}"
     assert all(0 <= at.stage_fraction <= 1 and at.title for at in told)
 
 

@@ -20,9 +20,10 @@ from qsm_ai.physics.inversion import Inverter
 from qsm_ai.physics.referencing import reference
 from qsm_ai.physics.unwrapping import unwrap_echoes
 from qsm_ai.reconstruction.inputs import network_inputs
-from qsm_ai.reconstruction.local_field import remove_background
+from qsm_ai.reconstruction.local_field import BackgroundRemoval
 from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.patches import plan_patches
+from qsm_ai.reconstruction.pipeline import PASSES
 from qsm_ai.reconstruction.prediction import predict_map
 
 MARGIN = 4
@@ -156,7 +157,7 @@ def prepare_examples(
     """Take a scan through unwrapping, field mapping and background removal, as the pipeline does.
 
     One scan stands at the network's door several times: after the background was sought knowing the
-    classical map; with a network, also after it was sought knowing that one's map; and some scans come with
+    classical map; with a network, also after it was sought knowing that one's maps; and some scans come with
     a local field that needs no removal. What users bring differs: some of the masks are a little too small
     or too large, and some of the phases are unwrapped by our own path following instead of the truth.
 
@@ -213,16 +214,13 @@ def prepare_examples(
 
     total = np.ascontiguousarray(fit.total_field[box])
     method: Literal["pdf", "lbv"] = "pdf" if rng.random() < 0.85 else "lbv"
-    chi: Volume | None = None
-    for turn in range(3 if network is not None else 2):
-        inner = None if chi is None else forward_field(reference(chi, door.mask, "mean"), *door.geometry)
-        local = remove_background(
-            total, door.mask, door.known, *door.geometry, method=method, inner_field=inner
-        )
-        example, chi = door.example(local)
-        if turn:
-            examples.append(example)
-        if turn == 1 and network is not None:
+    removal = BackgroundRemoval(total, door.mask, door.known, *door.geometry, method=method)
+    _, chi = door.example(removal.local_field())
+    for turn in range(PASSES if network is not None else 1):
+        inner = forward_field(reference(chi, door.mask, "mean"), *door.geometry)
+        example, chi = door.example(removal.local_field(inner))
+        examples.append(example)
+        if network is not None and turn + 1 < PASSES:
             plan = plan_patches(door.mask)
             chi = predict_map(network, plan, example.inputs, chi, example.scale, door.known)
     return examples

@@ -7,23 +7,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qsm_ai.physics.pdf import pdf
+from qsm_ai.physics.pdf import OuterSources
+
+Volume = NDArray[np.float32]
 
 
-def remove_background(
-    total_field: NDArray[np.float32],
-    mask: NDArray[np.bool_],
-    known: NDArray[np.bool_],
-    voxel_size: tuple[float, float, float],
-    b0_direction: tuple[float, float, float],
-    *,
-    method: Literal["pdf", "lbv"] = "pdf",
-    inner_field: NDArray[np.float32] | None = None,
-) -> NDArray[np.float32]:
-    """Take the field of sources outside the mask away.
+class BackgroundRemoval:
+    """Takes the field of sources outside the mask away, better with every map of the sources inside.
 
     What is taken for background depends on what the inner sources do at the rim. Where a first map tells
-    their field, the background is sought in what that leaves unexplained.
+    their field, the background is sought in what that leaves unexplained, from where the last search ended.
 
     Parameters
     ----------
@@ -35,24 +28,44 @@ def remove_background(
     b0_direction : unit vector in voxel axes
     method : str
         ``pdf`` or ``lbv``.
-    inner_field : (X, Y, Z) float32 or None, ppm
-        Field of the sources inside, as far as they are known.
-
-    Returns
-    -------
-    (X, Y, Z) float32, ppm
-        Zero where the field is not known.
     """
-    unexplained = total_field if inner_field is None else total_field - inner_field
-    if method == "lbv":
+
+    def __init__(
+        self,
+        total_field: Volume,
+        mask: NDArray[np.bool_],
+        known: NDArray[np.bool_],
+        voxel_size: tuple[float, float, float],
+        b0_direction: tuple[float, float, float],
+        *,
+        method: Literal["pdf", "lbv"] = "pdf",
+    ) -> None:
+        self._total_field, self._known, self._voxel_size = total_field, known, voxel_size
+        self._sources: OuterSources | None = None
+        if method == "pdf":
+            # Voxels without a trustworthy field say nothing, but are no place for outer sources either: a
+            # calcification there would be taken for background.
+            silent = np.where(known, np.float32(1), np.float32(np.inf))
+            self._sources = OuterSources(mask, voxel_size, b0_direction, silent)
+
+    def local_field(self, inner_field: Volume | None = None) -> Volume:
+        """The total field without what is taken for background.
+
+        Parameters
+        ----------
+        inner_field : (X, Y, Z) float32 or None, ppm
+            Field of the sources inside, as far as they are known.
+
+        Returns
+        -------
+        (X, Y, Z) float32, ppm
+            Zero where the field is not known.
+        """
+        if self._sources is not None:
+            return self._sources.remove(self._total_field, inner_field) * self._known
         from qsm_ai.physics.background import lbv
 
-        local = lbv(unexplained, known, voxel_size)
-    else:
-        # Voxels without a trustworthy field say nothing, but are no place for outer sources either: a
-        # calcification there would be taken for background.
-        silent = np.where(known, np.float32(1), np.float32(np.inf))
-        local = pdf(unexplained, mask, voxel_size, b0_direction, silent)
-    if inner_field is not None:
-        local = local + inner_field
-    return local * known
+        if inner_field is None:
+            return lbv(self._total_field, self._known, self._voxel_size) * self._known
+        unexplained = self._total_field - inner_field
+        return (lbv(unexplained, self._known, self._voxel_size) + inner_field) * self._known

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from qsm_ai.physics.unwrapping import unwrap_echoes
 from qsm_ai.reconstruction.calibration import shipped_calibration
 from qsm_ai.reconstruction.evidence import Evidence
 from qsm_ai.reconstruction.inputs import SMOOTH, network_inputs, robust_scale
-from qsm_ai.reconstruction.local_field import remove_background
+from qsm_ai.reconstruction.local_field import BackgroundRemoval
 from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.options import Options
 from qsm_ai.reconstruction.out_of_distribution import familiarity, statistics_of
@@ -41,6 +41,9 @@ MARGIN = 4
 
 CONSISTENCY_FACTOR, LEAST_CONSISTENCY, MOST_CONSISTENCY = 20.0, 0.005, 2.0
 """Of μ = 20 (noise / scale)², held between the two others: the noisier the field, the less it overrules."""
+
+PASSES = 3
+"""Of the network, each on a local field that knows the map of the one before."""
 
 SMALLEST_BRAIN = 100
 """Voxels of a mask that was found, not given."""
@@ -210,6 +213,9 @@ class _Work:
     valid: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=bool))
     """Where the local field is known: the mask, or less where the background removal takes its rim."""
 
+    removal: BackgroundRemoval | None = None
+    """Where the background can be sought again, knowing a map; V-SHARP cannot use one."""
+
     inverter: Inverter | None = None
     network_inputs: Volume | None = None
     classical: Volume | None = None
@@ -286,19 +292,9 @@ def _background(work: _Work) -> None:
 
         work.volumes["local_field"], work.valid = v_sharp(total, mask, voxel_size)
     else:
-        work.volumes["local_field"] = _without_background(work)
-
-
-def _without_background(work: _Work, inner_field: Volume | None = None) -> Volume:
-    """The local field, ppm, knowing the field of inner sources or not."""
-    return remove_background(
-        work.volumes["total_field"],
-        work.volumes["mask"],
-        work.valid,
-        *work.geometry,
-        method="lbv" if work.options.background == "lbv" else "pdf",
-        inner_field=inner_field,
-    )
+        method: Literal["pdf", "lbv"] = "lbv" if work.options.background == "lbv" else "pdf"
+        work.removal = BackgroundRemoval(total, work.volumes["mask"], mask, *work.geometry, method=method)
+        work.volumes["local_field"] = work.removal.local_field()
 
 
 def _inversion(work: _Work) -> None:
@@ -309,7 +305,7 @@ def _inversion(work: _Work) -> None:
     method = work.options.method
     if method == "qsm-vit":
         _prepare(work)
-        if _refines(work):
+        if work.removal is not None:
             assert work.classical is not None  # noqa: S101 - just made
             work.reporter.step(0.4, "once more, knowing a first map")
             _refine(work, work.classical)
@@ -337,25 +333,22 @@ def _prepare(work: _Work) -> None:
     work.noise = float(np.median(error[known]))
 
 
-def _refines(work: _Work) -> bool:
-    """Whether to seek the background again: V-SHARP cannot use a map, a given local field needs none."""
-    return work.scan.local_field is None and work.options.background != "v-sharp"
-
-
 def _refine(work: _Work, chi: Volume) -> None:
     """Remove the background once more, knowing a map, and prepare anew."""
+    assert work.removal is not None  # noqa: S101 - the caller's condition
     assert work.inverter is not None  # noqa: S101 - there is no map without one
     inner_field = work.inverter.forward(reference(chi, work.volumes["mask"], "mean"))
-    work.volumes["local_field"] = _without_background(work, inner_field)
+    work.volumes["local_field"] = work.removal.local_field(inner_field)
     _prepare(work)
 
 
 def _network(work: _Work) -> None:
-    passes = 2 if _refines(work) else 1
-    work.prior = _predict(work, 0, passes)
-    if passes == 2:
-        _refine(work, work.prior)
-        work.prior = _predict(work, 1, passes)
+    passes = 1 if work.removal is None else PASSES
+    for turn in range(passes):
+        if work.prior is not None:
+            _refine(work, work.prior)
+        work.prior = _predict(work, turn, passes)
+    work.removal = None
 
 
 def _predict(work: _Work, turn: int, passes: int) -> Volume:
