@@ -221,3 +221,19 @@ def test_uploads_of_a_refused_scan_are_not_left_behind(use: Any, scripted: Any, 
         ("POST", "/api/v1/jobs"),
         ("DELETE", "/api/v1/uploads/u"),
     ]
+
+
+def test_the_service_is_asked_to_wait_for_the_end_of_a_job(use: Any, scripted: Any) -> None:
+    server = scripted((200, {}, DONE))
+    assert use(server.url, "wait", "a" * 32, timeout=5, options=QUICK).state == "done"
+    assert server.seen[0].path.endswith("?wait=5.0")
+    short = scripted((200, {}, DONE))
+    use(short.url, "wait", "a" * 32, options={"timeout": 4.0, **QUICK})
+    assert short.seen[0].path.endswith("?wait=2.0"), "no longer than the client waits for an answer"
+
+
+def test_a_service_that_does_not_wait_is_asked_in_pauses(use: Any, scripted: Any) -> None:
+    server = scripted((200, {}, RUNNING), (200, {}, RUNNING), (200, {}, DONE))
+    began = time.monotonic()
+    assert use(server.url, "wait", "a" * 32, options=QUICK).state == "done"
+    assert time.monotonic() - began >= 0.3

@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Annotated, cast
 
 import structlog
 from fastapi import Depends, FastAPI, Path, Request
 
-from qsm_ai.access.denial import not_an_administrator
+from qsm_ai.access.denial import AccessDenied, not_an_administrator
 from qsm_ai.access.gate import Gate
 from qsm_ai.access.identity import Identity, Role
 from qsm_ai.access.limits import Quotas, RateLimit
@@ -27,7 +28,7 @@ from qsm_ai.jobs.hub import Hub
 from qsm_ai.jobs.process import ProcessPool
 from qsm_ai.jobs.records import Job
 from qsm_ai.jobs.scratch import Scratch
-from qsm_ai.jobs.service import Jobs
+from qsm_ai.jobs.service import Jobs, Permit
 from qsm_ai.jobs.store import JobStore
 from qsm_ai.observe.database import watch_database
 from qsm_ai.observe.users import use_key
@@ -177,6 +178,24 @@ async def identity_of(request: Request) -> Identity:
 
 
 Visitor = Annotated[Identity, Depends(identity_of)]
+
+
+def permit_of(request: Request) -> Permit:
+    """What asks again whether the key or token of a request lets in, for answers that take their time.
+
+    An identity provider that is away for a moment ends nothing.
+    """
+    gate = cast(Context, cast(FastAPI, request.app).state.context).gate
+    credentials = request.headers.get("authorization")
+
+    async def permit() -> None:
+        try:
+            await gate.admit(credentials)
+        except AccessDenied as denial:
+            if denial.status != HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
+
+    return permit
 
 
 def administrator(visitor: Visitor) -> Identity:

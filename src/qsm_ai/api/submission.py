@@ -12,7 +12,7 @@ from fastapi import Header, Request, Response
 
 from qsm_ai.access.denial import not_an_administrator
 from qsm_ai.access.identity import Role
-from qsm_ai.api.context import Context
+from qsm_ai.api.context import Context, permit_of
 from qsm_ai.api.negotiation import negotiate
 from qsm_ai.api.parameters import Parameters, parse
 from qsm_ai.api.problems import RETRY_AFTER, ProblemError
@@ -149,9 +149,11 @@ async def answer(context: Context, request: Request, job: Job, wait: float) -> R
     ------
     ProblemError
         What became of the job, if it failed in time.
+    AccessDenied
+        When the key or token is worth nothing any more, meanwhile.
     """
     if wait:
-        job = await context.jobs.wait(job.id, wait)
+        job = await context.jobs.wait(job.id, wait, permit_of(request))
         if job.state.is_final:
             return await represent(context, job, request.headers.get("accept"))
     body = await view(context, job)

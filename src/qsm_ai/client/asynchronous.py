@@ -64,6 +64,7 @@ class AsyncClient:
         )
         self._plain = httpx.AsyncClient(timeout=timeouts(timeout), follow_redirects=True, limits=limits)
         self._retrying = retrying or Retrying()
+        self._longest_wait = min(operations.LONGEST_WAIT, timeout / 2)
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,7 +120,7 @@ class AsyncClient:
 
     async def wait(self, job_id: str, timeout: float = 3600.0) -> Job:  # noqa: ASYNC109 - as the other client
         """As ``Client.wait``."""
-        return await self._run(operations.wait(job_id, timeout, self._retrying))
+        return await self._run(operations.wait(job_id, timeout, self._longest_wait, self._retrying))
 
     async def cancel(self, job_id: str) -> Job:
         """As ``Client.cancel``."""

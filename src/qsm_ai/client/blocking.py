@@ -79,6 +79,7 @@ class Client:
         )
         self._plain = httpx.Client(timeout=timeouts(timeout), follow_redirects=True)
         self._retrying = retrying or Retrying()
+        self._longest_wait = min(operations.LONGEST_WAIT, timeout / 2)
 
     def __enter__(self) -> Self:
         return self
@@ -168,7 +169,7 @@ class Client:
         ------
         TimeoutError
         """
-        return self._run(operations.wait(job_id, timeout, self._retrying))
+        return self._run(operations.wait(job_id, timeout, self._longest_wait, self._retrying))
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job."""

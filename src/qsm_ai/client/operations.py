@@ -23,6 +23,9 @@ JOBS = "/api/v1/jobs"
 PART = 16 << 20
 """Bytes of a part of an upload through the backend; proxies often allow no more than 32 MB."""
 
+LONGEST_WAIT = 20.0
+"""Seconds for which one request waits for the end of a job at most; proxies often hang up after a minute."""
+
 NO_SUCH_PART = 416
 REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 
@@ -182,20 +185,36 @@ def upload(path: Path, retrying: Retrying, part: int = PART) -> Operation[str]:
     return str(found["id"])
 
 
-def wait(job_id: str, timeout: float, retrying: Retrying) -> Operation[Job]:
+def wait(job_id: str, timeout: float, longest: float, retrying: Retrying) -> Operation[Job]:
     """The job, once it has ended.
+
+    Parameters
+    ----------
+    job_id : str
+    timeout : s
+    longest : s
+        For which one request may wait.
+    retrying : Retrying
 
     Raises
     ------
     TimeoutError
     """
     deadline, pause = time.monotonic() + timeout, 0.1
-    while not (job := (yield from show(job_id, retrying))).has_ended:
-        if time.monotonic() > deadline:
+    while True:
+        began = time.monotonic()
+        seconds = min(max(0.0, deadline - began), longest)
+        request = Send("GET", f"{JOBS}/{job_id}", query={"wait": f"{seconds:.1f}"})
+        job = job_from((yield from ask(request, retrying)).json())
+        if job.has_ended:
+            return job
+        now = time.monotonic()
+        if now >= deadline:
             raise TimeoutError(f"the job is still {job.state} after {timeout:g} s")
-        yield Pause(pause)
-        pause = min(2 * pause, 2.0)
-    return job
+        if now - began < seconds / 2:
+            # A service that answers at once knows nothing of waiting.
+            yield Pause(pause)
+            pause = min(2 * pause, 2.0)
 
 
 def follow(job_id: str, retrying: Retrying, silence: float = 45.0) -> Operation[None]:

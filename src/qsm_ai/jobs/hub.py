@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from qsm_ai.jobs.transitions import QUEUE
 
@@ -29,16 +31,20 @@ class Hub:
         for event in self._waiting.get(topic, ()):
             event.set()
 
-    async def wait(self, topic: str, timeout: float) -> None:  # noqa: ASYNC109 - a poll interval, not a deadline
-        """Return at the next news, or after ``timeout`` seconds."""
+    @contextmanager
+    def listening(self, topic: str) -> Iterator[asyncio.Event]:
+        """An event that is set at each news, from now on: what comes between two waits is not missed."""
         event = asyncio.Event()
         self._waiting[topic].add(event)
         try:
-            async with asyncio.timeout(timeout):
-                await event.wait()
-        except TimeoutError:
-            return
+            yield event
         finally:
             self._waiting[topic].discard(event)
             if not self._waiting[topic]:
                 del self._waiting[topic]
+
+    async def wait(self, topic: str, timeout: float) -> None:  # noqa: ASYNC109 - a poll interval, not a deadline
+        """Return at the next news, or after ``timeout`` seconds."""
+        with self.listening(topic) as event, suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await event.wait()

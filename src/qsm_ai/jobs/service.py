@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,12 @@ from qsm_ai.jobs.sweeping import Sweeper
 from qsm_ai.storage import Storage
 
 log = structlog.get_logger("qsm_ai.jobs")
+
+LOOK_AGAIN = 2.0
+"""Seconds after which who waits for a job looks at it without news: some of another process may be lost."""
+
+Permit = Callable[[], Awaitable[object]]
+"""Whether somebody may go on waiting; raises if not."""
 
 
 class Jobs:
@@ -193,29 +201,57 @@ class Jobs:
         self._forget(job_id)
         self._hub.notify(job_id)
 
-    async def wait(self, job_id: str, seconds: float) -> Job:
-        """The job, when it has ended or ``seconds`` have passed."""
+    async def wait(self, job_id: str, seconds: float, permit: Permit | None = None) -> Job:
+        """The job, when it has ended or ``seconds`` have passed.
+
+        Parameters
+        ----------
+        job_id : str
+        seconds : s
+        permit : callable or None
+            Asked at every look; what it raises ends the waiting.
+        """
         deadline = time.monotonic() + seconds
-        job = await self.get(job_id)
-        while not job.state.is_final and (left := deadline - time.monotonic()) > 0:
-            await self._hub.wait(job_id, min(left, 0.5))
-            job = await self.get(job_id)
+        async for job in self._looks(job_id, permit, deadline):
+            if job.state.is_final or time.monotonic() >= deadline:
+                break
         return job
 
-    async def follow(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """Events of a job from event ``after`` on, until it ends or is deleted."""
-        while True:
-            # Read the state first: events written between the two reads then come with the next round.
-            try:
-                job = await self.get(job_id)
-            except JobNotFoundError:
-                return
-            for event in await self._store.database.look_up(self._store.events, job_id, after):
-                after = event.id
-                yield event
-            if job.state.is_final:
-                return
-            await self._hub.wait(job_id, 1.0)
+    async def follow(self, job_id: str, after: int = 0, permit: Permit | None = None) -> AsyncIterator[Event]:
+        """Events of a job from event ``after`` on, until it ends or is deleted.
+
+        Parameters
+        ----------
+        job_id : str
+        after : int
+        permit : callable or None
+            Asked at every look; what it raises ends the following.
+        """
+        try:
+            # The state is read first: events written between the two reads come with the next round.
+            async for job in self._looks(job_id, permit):
+                for event in await self._store.database.look_up(self._store.events, job_id, after):
+                    after = event.id
+                    yield event
+                if job.state.is_final:
+                    return
+        except JobNotFoundError:
+            return
+
+    async def _looks(
+        self, job_id: str, permit: Permit | None, deadline: float = math.inf
+    ) -> AsyncIterator[Job]:
+        """The job, at once, at each of its news, and now and then."""
+        with self._hub.listening(job_id) as news:
+            while True:
+                news.clear()
+                if permit is not None:
+                    await permit()
+                yield await self.get(job_id)
+                pause = max(0.0, min(LOOK_AGAIN, deadline - time.monotonic()))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await news.wait()
 
     async def outlook(self, job: Job) -> Outlook:
         """Its place in the queue, and the time left by earlier jobs' pace and this one's progress."""

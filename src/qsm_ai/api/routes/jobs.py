@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from qsm_ai.api.context import InContext, OwnedJob, Owner, context_of
+from qsm_ai.access.denial import AccessDenied
+from qsm_ai.api.context import InContext, OwnedJob, Owner, context_of, permit_of
 from qsm_ai.api.paging import address, cursor_behind, link_header, place_of
 from qsm_ai.api.parameters import invalid
 from qsm_ai.api.problems import NOT_FOUND, ProblemError, responses
@@ -137,10 +139,21 @@ async def create_job(
     response_model=JobView,
     responses=responses(404, 422),
 )
-async def show_job(request: Request, job: OwnedJob) -> Response:
-    """State, stage, place in the queue, time left; the result's addresses once it is done."""
+async def show_job(
+    request: Request,
+    job: OwnedJob,
+    wait: Annotated[float, Query(ge=0, description="Seconds to wait for the job's end.")] = 0.0,
+) -> Response:
+    """State, stage, place in the queue, time left; the result's addresses once it is done.
+
+    With `wait` the answer comes when the job has ended, or after so many seconds: one request for many.
+    """
+    context = await context_of(request)
+    if wait and not job.state.is_final:
+        seconds = min(wait, context.settings.max_wait_s)
+        job = await context.jobs.wait(job.id, seconds, permit_of(request))
     # The view is what the model says; to have it checked again and taken apart costs more than making it.
-    found = await view(await context_of(request), job)
+    found = await view(context, job)
     return Response(found.model_dump_json(), media_type="application/json")
 
 
@@ -167,6 +180,7 @@ async def get_result(request: Request, job: OwnedJob, context: InContext) -> Res
     responses=responses(404, 422),
 )
 async def follow_job(
+    request: Request,
     job: OwnedJob,
     context: InContext,
     last_event_id: Annotated[str | None, Header(max_length=20)] = None,
@@ -174,10 +188,12 @@ async def follow_job(
     """Server-sent events `state` (state, problem) and `progress` (stage, fraction, note), until the job ends.
 
     A comment comes every 15 s while nothing happens. `Last-Event-ID` continues where a broken stream ended.
+    The stream ends when the key or token that it was opened with is worth nothing any more.
     """
     after = int(last_event_id) if last_event_id and last_event_id.isdigit() else 0
-    async for event in context.jobs.follow(job.id, after):
-        yield ServerSentEvent(id=str(event.id), event=event.kind, data=event.data, retry=2000)
+    with suppress(AccessDenied):
+        async for event in context.jobs.follow(job.id, after, permit_of(request)):
+            yield ServerSentEvent(id=str(event.id), event=event.kind, data=event.data, retry=2000)
 
 
 @router.post(
