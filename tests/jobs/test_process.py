@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from qsm_ai.jobs.compute import NICENESS
 from qsm_ai.jobs.naming import is_alive
 from qsm_ai.jobs.process import ComputingProcess, ProcessDiedError, ProcessPool
 from qsm_ai.jobs.scratch import Scratch
@@ -116,6 +117,25 @@ def test_a_defect_becomes_a_problem_without_the_users_words(
     logged = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert logged["error"] == "KeyError"
     assert "no such task" not in json.dumps(logged)
+
+
+def test_it_gives_way_to_the_server(files: Any) -> None:
+    def priorities(pid: int) -> tuple[int, str]:
+        group = Path(f"/proc/{pid}/autogroup")
+        return os.getpriority(os.PRIO_PROCESS, pid), group.read_text() if group.exists() else ""
+
+    async def scenario() -> tuple[int, str]:
+        process = await ComputingProcess.start()
+        try:
+            await answers(process, task(files))
+            return priorities(process.pid)
+        finally:
+            await process.kill()
+
+    niceness, group = asyncio.run(scenario())
+    assert niceness >= NICENESS
+    # The kernel counts a session as one where it groups them.
+    assert not group or int(group.split()[-1]) == NICENESS
 
 
 def test_a_killed_process_is_noticed(files: Any) -> None:

@@ -36,6 +36,11 @@ from qsm_ai.scan import Grid, Refusal, Scan
 
 log = structlog.get_logger("qsm_ai.compute")
 
+NICENESS = 10
+"""Beside a server that is busy, a computation gets a tenth; on a machine that has nothing else to do, all."""
+
+AUTOGROUP = Path("/proc/self/autogroup")
+
 Say = Callable[[dict[str, Any]], None]
 Calls = list[tuple[str, float]]
 """How each request to Triton ended, and after how many seconds."""
@@ -211,10 +216,17 @@ def _answer(task: dict[str, Any], say: Say, calls: Calls) -> dict[str, Any]:
     return {"kind": "problem", "problem": problem.to_dict()}
 
 
+def give_way() -> None:
+    """Let the server answer first: it needs little, and at once."""
+    os.nice(NICENESS)
+    # On a desktop's kernel a session counts as one against the others, however nice those in it are.
+    with suppress(OSError):
+        AUTOGROUP.write_text(str(NICENESS))
+
+
 def main() -> None:
     """Serve until the input closes."""
-    # The server answers first, then we compute.
-    os.nice(5)
+    give_way()
     # Libraries print what they like; only we may write to the channel.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
