@@ -90,6 +90,19 @@ class TestQuotas:
             with pytest.raises(LimitReached, match="storage-quota"), quotas.arriving("a", Usage(0, taken)):
                 pass
 
+    def test_room_is_held_for_what_is_coming(self) -> None:
+        quotas = Quotas(stored=100)
+        with quotas.arriving("a", Usage(0, 30), 50) as room:
+            assert room == 70
+            with quotas.arriving("a", Usage(0, 30)) as left:
+                assert left == 20
+            with pytest.raises(LimitReached, match="storage-quota"), quotas.arriving("a", Usage(0, 30), 21):
+                pass
+            with quotas.arriving("b", Usage(0, 0), 100):
+                pass
+        with quotas.arriving("a", Usage(0, 30), 70):
+            pass
+
     def test_nothing_is_limited_unless_asked(self) -> None:
         with Quotas().arriving("a", Usage(10**6, 10**15)) as room:
             assert room is None
@@ -162,6 +175,22 @@ def test_many_uploads_at_once_do_not_slip_past(backend: Backend, files: Files) -
     with ThreadPoolExecutor(6) as pool:
         found = sorted(pool.map(one, range(6)))
     assert found == [202, 202, 429, 429, 429, 429]
+
+
+def test_many_large_uploads_at_once_do_not_slip_past(backend: Backend, files: Files) -> None:
+    key = backend.key("hal")
+
+    def one(number: int) -> int:
+        with backend.client(key) as client:
+            if number % 2:
+                return client.post("/api/v1/uploads", json={"name": "p.nii", "size": MIB}).status_code
+            return send(client, files, padding=MIB + MIB // 4).status_code
+
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(one, range(6)))
+    assert set(found) <= {201, 202, 429}
+    with backend.client(key) as client:
+        assert MIB <= client.get("/api/v1/me").json()["stored"] <= 2 * MIB
 
 
 def test_a_user_keeps_so_many_bytes(backend: Backend, files: Files) -> None:

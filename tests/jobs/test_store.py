@@ -13,6 +13,7 @@ from qsm_ai.jobs.errors import (
     IdempotencyConflictError,
     JobNotFoundError,
     OwnerLimitError,
+    OwnerStorageError,
     QueueFullError,
     WrongStateError,
 )
@@ -440,6 +441,27 @@ def test_what_an_owner_takes_up_is_counted(store: JobStore) -> None:
     complete(store, job)
     assert (store.usage("ann").unfinished, store.usage("ann").stored_bytes) == (1, 109)
     assert (store.usage("bob").unfinished, store.usage("bob").stored_bytes) == (0, 0)
+
+
+def test_an_owners_files_take_up_no_more_than_they_may_however_many_come_at_once(
+    store: JobStore, database_url: str
+) -> None:
+    upload = Upload("phase", "p.nii", "uploads/0", 40, "ab")
+    elsewhere = JobStore(database_url)
+
+    def one(number: int) -> bool:
+        try:
+            job = replace(a_job("ann"), uploads=(upload,))
+            (store, elsewhere)[number % 2].add(job, max_queued=99, max_stored=100)
+        except OwnerStorageError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(one, range(6))) == 2
+    elsewhere.close()
+    assert store.usage("ann").stored_bytes == 80
+    store.add(replace(a_job("bob"), uploads=(upload,)), max_queued=99, max_stored=100)
 
 
 def test_a_job_past_its_deadline_fails_without_being_begun(store: JobStore, clock: Clock) -> None:

@@ -98,16 +98,19 @@ class Quotas:
     def __init__(self, jobs: int = 0, stored: int = 0) -> None:
         self.jobs, self.stored = jobs, stored
         self._arriving: Counter[str] = Counter()
+        self._coming: Counter[str] = Counter()
 
     @contextmanager
-    def arriving(self, owner: str, usage: Usage) -> Iterator[int | None]:
-        """Hold a place for a job while its upload comes in, which may take minutes.
+    def arriving(self, owner: str, usage: Usage, size: int = 0) -> Iterator[int | None]:
+        """Hold a place for a job, and room for its files, while its upload comes in, which may take minutes.
 
         Parameters
         ----------
         owner : str
         usage : Usage
             What the user takes up already.
+        size : bytes
+            That are to come, as far as is known; what was not known is counted when it is there.
 
         Yields
         ------
@@ -120,16 +123,18 @@ class Quotas:
         """
         if self.jobs and usage.unfinished + self._arriving[owner] >= self.jobs:
             raise too_many_jobs(self.jobs)
-        room = self.stored - usage.stored_bytes if self.stored else None
-        if room is not None and room <= 0:
+        room = self.stored - usage.stored_bytes - self._coming[owner] if self.stored else None
+        if room is not None and (room <= 0 or size > room):
             raise self.full()
         self._arriving[owner] += 1
+        self._coming[owner] += size
         try:
             yield room
         finally:
             self._arriving[owner] -= 1
+            self._coming[owner] -= size
             if self._arriving[owner] <= 0:
-                del self._arriving[owner]
+                del self._arriving[owner], self._coming[owner]
 
     def full(self) -> LimitReached:
         """The user's uploads and results take up as much as they may."""

@@ -60,20 +60,26 @@ class PendingUploads:
         self._most_bytes = most_bytes
         self._stall = stall
 
-    async def announce(self, owner: str, name: str, size: int, sha256: str | None) -> PendingUpload:
-        """Make a place for a file.
+    async def announce(
+        self, owner: str, name: str, size: int, sha256: str | None, max_stored: int | None = None
+    ) -> PendingUpload:
+        """Make a place for a file, where the owner's files may take up ``max_stored`` bytes in all.
 
         Raises
         ------
         ProblemError
             413.
-        NoRoomForUploadError
+        NoRoomForUploadError, OwnerStorageError
         """
         if size > self._limit:
             raise ProblemError(too_large(self._limit))
         upload = PendingUpload(secrets.token_hex(16), owner, safe_name(name), size, sha256)
         return await asyncio.to_thread(
-            self._records.add, upload, lifetime=self._lifetime, most_bytes=self._most_bytes
+            self._records.add,
+            upload,
+            lifetime=self._lifetime,
+            most_bytes=self._most_bytes,
+            max_stored=max_stored,
         )
 
     async def get(self, upload_id: str, owner: str) -> PendingUpload:

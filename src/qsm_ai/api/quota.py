@@ -13,7 +13,9 @@ from qsm_ai.jobs.records import Job
 
 
 @asynccontextmanager
-async def place_for_job(context: Context, owner: str, earlier: Job | None = None) -> AsyncIterator[int]:
+async def place_for_job(
+    context: Context, owner: str, earlier: Job | None = None, *, size: int = 0
+) -> AsyncIterator[int]:
     """Hold a place for a job of a user.
 
     Parameters
@@ -22,6 +24,8 @@ async def place_for_job(context: Context, owner: str, earlier: Job | None = None
     owner : str
     earlier : Job or None
         That the same request has made already; it needs no other place.
+    size : int
+        Bytes that are to come, as far as the request says so, for which room is held as well.
 
     Yields
     ------
@@ -39,7 +43,7 @@ async def place_for_job(context: Context, owner: str, earlier: Job | None = None
     if earlier is not None or not (quotas.jobs or quotas.stored):
         yield largest
         return
-    with quotas.arriving(owner, await usage(context, owner)) as room:
+    with quotas.arriving(owner, await usage(context, owner), size) as room:
         limit = largest if room is None else min(largest, room)
         try:
             yield limit
@@ -55,21 +59,3 @@ async def usage(context: Context, owner: str) -> Usage:
         context.store.database.look_up(context.store.usage, owner), context.pending.of(owner)
     )
     return Usage(taken.unfinished, taken.stored_bytes + sum(upload.size for upload in pending))
-
-
-async def require_room(context: Context, owner: str, size: int) -> None:
-    """Refuse a file that a user has no room for.
-
-    Parameters
-    ----------
-    context : Context
-    owner : str
-    size : int
-        Bytes.
-
-    Raises
-    ------
-    LimitReached
-    """
-    if context.quotas.stored and (await usage(context, owner)).stored_bytes + size > context.quotas.stored:
-        raise context.quotas.full()

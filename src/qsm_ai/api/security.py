@@ -25,7 +25,7 @@ from qsm_ai.access.oidc import is_loopback
 from qsm_ai.api.context import Context
 from qsm_ai.api.problems import problem_response, responses
 from qsm_ai.api.uploads import HANG_UP
-from qsm_ai.jobs.errors import OwnerLimitError
+from qsm_ai.jobs.errors import OwnerLimitError, OwnerStorageError
 from qsm_ai.jobs.problem import Problem
 
 log = structlog.get_logger("qsm_ai.access")
@@ -93,6 +93,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(OwnerLimitError)
     async def _too_many_jobs(_request: Request, error: OwnerLimitError) -> Response:
         return limited(too_many_jobs(error.limit))
+
+    @app.exception_handler(OwnerStorageError)
+    async def _too_much(request: Request, _error: OwnerStorageError) -> Response:
+        context: Context = cast(FastAPI, request.app).state.context
+        return limited(context.quotas.full())
 
     @app.exception_handler(LimitReached)
     async def _limited(_request: Request, limit: LimitReached) -> Response:

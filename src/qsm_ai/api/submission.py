@@ -79,6 +79,8 @@ async def submit(
     files: Sequence[ReceivedFile],
     fields: Mapping[str, Sequence[str]],
     idempotency_key: str | None = None,
+    *,
+    are_counted: bool = False,
 ) -> tuple[Job, float]:
     """Check a scan and queue its job.
 
@@ -92,6 +94,8 @@ async def submit(
         May be gone when this returns.
     fields : name: values in order
     idempotency_key : str or None
+    are_counted : bool
+        Whether the files are among what the owner takes up already.
 
     Returns
     -------
@@ -104,7 +108,7 @@ async def submit(
     ------
     ProblemError
         What is wrong with the input.
-    QueueFullError, IdempotencyConflictError, TooLargeForWorkersError
+    QueueFullError, OwnerLimitError, OwnerStorageError, IdempotencyConflictError, TooLargeForWorkersError
     AccessDenied
         A high priority, for who is no administrator.
     """
@@ -130,7 +134,8 @@ async def submit(
         deadline_at=deadline_at,
     )
     paths = {upload.key: file.path for upload, file in zip(job.uploads, files, strict=True)}
-    made = await context.jobs.submit(job, paths)
+    most = None if are_counted else context.quotas.stored or None
+    made = await context.jobs.submit(job, paths, max_stored=most)
     if made.id == job.id:
         context.metrics.uploads.inc(sum(file.size for file in files))
     return made, parameters.wait

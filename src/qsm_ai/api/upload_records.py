@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from qsm_ai.jobs.database import Database
+from qsm_ai.jobs.occupancy import ADDING, refuse_too_much
 from qsm_ai.jobs.store import JobStore
 from qsm_ai.jobs.tables import UPLOADS
 
@@ -83,7 +84,9 @@ class UploadRecords:
         """Where they are."""
         return self._database
 
-    def add(self, upload: PendingUpload, *, lifetime: float, most_bytes: int) -> PendingUpload:
+    def add(
+        self, upload: PendingUpload, *, lifetime: float, most_bytes: int, max_stored: int | None = None
+    ) -> PendingUpload:
         """Record an announced file.
 
         Parameters
@@ -92,13 +95,18 @@ class UploadRecords:
         lifetime : s
         most_bytes : int
             Of all files that the owner has announced.
+        max_stored : int or None
+            Bytes of all files that the owner has.
 
         Raises
         ------
-        NoRoomForUploadError
+        NoRoomForUploadError, OwnerStorageError
         """
         now = self._clock()
         with self._database.writing() as connection:
+            self._database.one_at_a_time(connection, ADDING)
+            if max_stored is not None:
+                refuse_too_much(connection, upload.owner, upload.size, max_stored, now)
             announced = connection.execute(
                 sa.select(sa.func.coalesce(sa.func.sum(UPLOADS.c.size), 0)).where(
                     UPLOADS.c.owner == upload.owner, UPLOADS.c.expires_at > now

@@ -5,6 +5,7 @@
     JobNotFoundError (LookupError)    no job has this id, or not for this owner
     QueueFullError                    as many jobs wait as may wait
     OwnerLimitError                   one owner has as many unfinished jobs as one may have
+    OwnerStorageError                 one owner's files take up as much as those of one may
     TooLargeForWorkersError           no worker has the memory for it
     IdempotencyConflictError          the same key came before, with another upload
     WrongStateError                   the job is not in a state in which this can be done to it
@@ -35,6 +36,10 @@ class OwnerLimitError(RuntimeError):
     def __init__(self, limit: int) -> None:
         super().__init__(f"{limit} jobs are unfinished")
         self.limit = limit
+
+
+class OwnerStorageError(RuntimeError):
+    """The owner's uploads and results would take up more than those of one may."""
 
 
 class TooLargeForWorkersError(RuntimeError):

@@ -17,12 +17,12 @@ from qsm_ai.jobs.errors import (
     WrongStateError,
 )
 from qsm_ai.jobs.memory import needed_mb
+from qsm_ai.jobs.occupancy import ADDING, refuse_too_much
 from qsm_ai.jobs.records import Event, Job, State
 from qsm_ai.jobs.rows import job_of
 from qsm_ai.jobs.tables import EVENTS, JOBS, OWNERS
 from qsm_ai.jobs.transitions import Transitions
 
-_ADDING = 0x51534D02
 _SOME = sa.select(JOBS).where(JOBS.c.id.in_(sa.bindparam("ids", expanding=True)))
 UNFINISHED = (State.QUEUED.value, State.RUNNING.value)
 
@@ -31,7 +31,14 @@ class Intake(Transitions):
     """The clients' side of the store."""
 
     @persistent
-    def add(self, job: Job, *, max_queued: int, max_unfinished: int | None = None) -> Job:
+    def add(
+        self,
+        job: Job,
+        *,
+        max_queued: int,
+        max_unfinished: int | None = None,
+        max_stored: int | None = None,
+    ) -> Job:
         """Put a new job into the queue, or find the one that the same request made before.
 
         Parameters
@@ -42,6 +49,8 @@ class Intake(Transitions):
             Jobs that may wait.
         max_unfinished : int or None
             Jobs of this owner that may wait or run.
+        max_stored : int or None
+            Bytes that this owner's files may take up, where those of the job are not counted yet.
 
         Returns
         -------
@@ -50,13 +59,13 @@ class Intake(Transitions):
 
         Raises
         ------
-        QueueFullError, OwnerLimitError
+        QueueFullError, OwnerLimitError, OwnerStorageError
         IdempotencyConflictError
             If the key came before with something else.
         """
         now = self._now()
         with self._database.writing() as connection:
-            self._database.one_at_a_time(connection, _ADDING)
+            self._database.one_at_a_time(connection, ADDING)
             with suppress(JobNotFoundError):  # it was recorded, and the answer did not arrive
                 return self._read(connection, job.id)
             if job.idempotency_key is not None:
@@ -68,6 +77,9 @@ class Intake(Transitions):
             self._refuse_when_full(connection, max_queued)
             if max_unfinished is not None:
                 self._refuse_too_many(connection, job.owner, max_unfinished)
+            size = sum(upload.size for upload in job.uploads)
+            if max_stored is not None:
+                refuse_too_much(connection, job.owner, size, max_stored, now)
             connection.execute(
                 JOBS.insert().values(
                     id=job.id,
@@ -83,7 +95,7 @@ class Intake(Transitions):
                     method=job.method,
                     work=job.work,
                     memory_mb=needed_mb(job),
-                    stored_bytes=sum(upload.size for upload in job.uploads),
+                    stored_bytes=size,
                     deadline_at=job.deadline_at,
                     idempotency_key=job.idempotency_key,
                 )
@@ -175,7 +187,7 @@ class Intake(Transitions):
         """
         now = self._now()
         with self._database.writing() as connection:
-            self._database.one_at_a_time(connection, _ADDING)
+            self._database.one_at_a_time(connection, ADDING)
             job = self._lock(connection, job_id)
             if job.state not in (State.FAILED, State.CANCELLED):
                 raise WrongStateError(job.state)

@@ -74,15 +74,15 @@ class Jobs:
         counts = await self.counts()
         return counts[State.QUEUED] < self._max_queued
 
-    async def submit(self, job: Job, files: dict[str, Path], *, max_unfinished: int | None = None) -> Job:
+    async def submit(self, job: Job, files: dict[str, Path], *, max_stored: int | None = None) -> Job:
         """Store a job's uploads (key below the job's folder: local file), then queue it. All or nothing.
 
         Parameters
         ----------
         job : Job
         files : dict
-        max_unfinished : int or None
-            Jobs of the same owner that may wait or run.
+        max_stored : int or None
+            Bytes that the owner's files may take up, where those of the job are not counted yet.
 
         Returns
         -------
@@ -91,12 +91,12 @@ class Jobs:
 
         Raises
         ------
-        QueueFullError, OwnerLimitError, IdempotencyConflictError, TooLargeForWorkersError
+        QueueFullError, OwnerLimitError, OwnerStorageError, IdempotencyConflictError, TooLargeForWorkersError
         """
         if job.deadline_at is None and self._deadline is not None:
             job = replace(job, deadline_at=await asyncio.to_thread(self._store.now) + self._deadline)
         await self._refuse_too_large(job)
-        storing = asyncio.create_task(self._store_and_add(job, files, max_unfinished))
+        storing = asyncio.create_task(self._store_and_add(job, files, max_stored))
         try:
             return await asyncio.shield(storing)
         except asyncio.CancelledError:
@@ -104,13 +104,17 @@ class Jobs:
             await asyncio.gather(storing, return_exceptions=True)
             raise
 
-    async def _store_and_add(self, job: Job, files: dict[str, Path], max_unfinished: int | None) -> Job:
+    async def _store_and_add(self, job: Job, files: dict[str, Path], max_stored: int | None) -> Job:
         added: Job | None = None
         try:
             for key, path in files.items():
                 await self._storage.put_file(f"{job.prefix}/{key}", path)
             added = await asyncio.to_thread(
-                self._store.add, job, max_queued=self._max_queued, max_unfinished=max_unfinished
+                self._store.add,
+                job,
+                max_queued=self._max_queued,
+                max_unfinished=self._max_unfinished,
+                max_stored=max_stored,
             )
         except DBAPIError:
             # Whether it was recorded is not known: if not, its files are swept as nobody's.

@@ -127,7 +127,9 @@ async def create_job(
         return await answer(context, request, earlier, wanted.wait or 0.0)
     async with place_for_job(context, owner, earlier), context.scratch.folder() as folder:
         files = await counted(context, context.pending.collect(owner, uses, folder))
-        job, wait = await submit(context, request, owner, files, wanted.fields(), idempotency_key)
+        job, wait = await submit(
+            context, request, owner, files, wanted.fields(), idempotency_key, are_counted=True
+        )
     await context.pending.discard(owner, [upload for _, upload in uses])
     return await answer(context, request, job, wait)
 
@@ -142,7 +144,9 @@ async def create_job(
 async def show_job(
     request: Request,
     job: OwnedJob,
-    wait: Annotated[float, Query(ge=0, description="Seconds to wait for the job's end.")] = 0.0,
+    wait: Annotated[
+        float, Query(ge=0, allow_inf_nan=False, description="Seconds to wait for the job's end.")
+    ] = 0.0,
 ) -> Response:
     """State, stage, place in the queue, time left; the result's addresses once it is done.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from qsm_ai.access.limits import LimitReached
 from qsm_ai.api import uploads
 from qsm_ai.api.context import InContext, Owner
 from qsm_ai.api.parameters import FIELDS, PRIORITIES
@@ -102,7 +104,15 @@ async def reconstruct(
     JSON (default), NIfTI (`Accept: application/gzip`) or PNG (`Accept: image/png`).
     """
     earlier = await admit(context, request, owner, idempotency_key)
-    async with place_for_job(context, owner, earlier) as largest, context.scratch.folder() as folder:
+    declared = request.headers.get("content-length", "")
+    size = int(declared) if declared.isdigit() else 0
+    async with AsyncExitStack() as held:
+        try:
+            largest = await held.enter_async_context(place_for_job(context, owner, earlier, size=size))
+        except LimitReached:
+            await uploads.drain(request)
+            raise
+        folder = await held.enter_async_context(context.scratch.folder())
         received = await counted(
             context,
             uploads.receive(

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Header, Path, Request, Response
 from qsm_ai.api.context import Context, InContext, Owner
 from qsm_ai.api.parameters import invalid
 from qsm_ai.api.problems import ProblemError, responses
-from qsm_ai.api.quota import require_room
 from qsm_ai.api.schemas import UploadList, UploadRequest, UploadTarget, UploadView, moment
 from qsm_ai.api.upload_records import PendingUpload
 
@@ -71,8 +70,8 @@ async def announce_upload(
     time is limited by what stands in front of this service. Otherwise, or where the store cannot be reached,
     `content` takes the file, whole or in parts.
     """
-    await require_room(context, owner, wanted.size)
-    upload = await context.pending.announce(owner, wanted.name, wanted.size, wanted.sha256)
+    most = context.quotas.stored or None
+    upload = await context.pending.announce(owner, wanted.name, wanted.size, wanted.sha256, most)
     response.headers["Location"] = f"/api/v1/uploads/{upload.id}"
     return await _view(context, upload)
 
