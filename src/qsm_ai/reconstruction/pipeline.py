@@ -39,8 +39,8 @@ Volume = NDArray[np.float32]
 MARGIN = 4
 """Voxels kept around the mask."""
 
-CONSISTENCY_FACTOR, LEAST_CONSISTENCY, MOST_CONSISTENCY = 20.0, 0.005, 2.0
-"""Of μ = 20 (noise / scale)², held between the two others: the noisier the field, the less it overrules."""
+CONSISTENCY_FACTOR, LEAST_CONSISTENCY, MOST_CONSISTENCY = 5.0, 0.002, 2.0
+"""Of μ = 5 (noise / scale)², held between the two others: the noisier the field, the less it overrules."""
 
 PASSES = 3
 """Of the network, each on a local field that knows the map of the one before."""
