@@ -48,11 +48,12 @@ def test_what_is_known_is_not_measured_again(scores: list[Score]) -> None:
     assert [s.key for s in told] == [scores[-1].key]
 
 
-def test_a_score_is_kept_for_as_long_as_phantom_and_weights_stay() -> None:
+def test_a_score_is_kept_for_as_long_as_phantom_weights_and_code_stay() -> None:
     key = key_of(CASE, "phase", "qsm-vit", "abc")
     assert key != key_of(CASE, "phase", "qsm-vit", "abd")
     assert key != key_of(Case("coarse", axis="reference", lesion=-3.0), "phase", "qsm-vit", "abc")
     assert key_of(CASE, "phase", "tv", "abc") == key_of(CASE, "phase", "tv", "abd")
+    assert key_of(CASE, "phase", "tv", "", "this code") != key_of(CASE, "phase", "tv", "", "that code")
 
 
 def test_scores_survive_being_written_and_read(scores: list[Score], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_ai.benchmark.cases import Case
+from qsm_ai.benchmark.code import code_digest
 from qsm_ai.benchmark.phantoms import make_phantom
 from qsm_ai.benchmark.scoring import Quality, assess
 from qsm_ai.reconstruction.network import Network
@@ -37,7 +38,8 @@ class Score:
     quality : Quality
     seconds : float
     key : str
-        Of all that the numbers depend on: phantom, start, method and weights. Equal keys, equal numbers.
+        Of all that the numbers depend on: phantom, start, method, weights, and the code that makes maps.
+        Equal keys, equal numbers.
     """
 
     case: str
@@ -62,7 +64,7 @@ class Score:
         return cls(**{**stored, "quality": quality})
 
 
-def key_of(case: Case, start: str, method: str, weights: str) -> str:
+def key_of(case: Case, start: str, method: str, weights: str, code: str | None = None) -> str:
     """Hash of all that a score depends on.
 
     Parameters
@@ -71,12 +73,14 @@ def key_of(case: Case, start: str, method: str, weights: str) -> str:
     start, method : str
     weights : SHA-256 of the network's file
         Counts for the network's own method alone.
+    code : str or None
+        See :func:`code.code_digest`; that of the code installed when left out.
 
     Returns
     -------
     16 hexadecimal digits
     """
-    parts = [case.definition(), start, method, weights if method == "qsm-vit" else ""]
+    parts = [case.definition(), start, method, weights if method == "qsm-vit" else "", code or code_digest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

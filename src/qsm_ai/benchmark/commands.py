@@ -75,7 +75,7 @@ def accuracy(
 
     The phantoms are recorded by qsm-forward and scored as QSM-CI scores. NRMSE in per cent, XSIM up to one;
     each in the brain less six voxels of rim / in the whole brain. What was measured before, with the same
-    weights, is not measured again: an interrupted run goes on with the same command.
+    weights and code, is not measured again: an interrupted run goes on with the same command.
     """
     from qsm_ai.console import plain_errors
 
@@ -104,7 +104,7 @@ def accuracy(
         network = OpenVinoNetwork() if "qsm-vit" in methods else None
         used = network_record(network.name, model_file()) if network else None
         weights = used["sha256"] if used else ""
-        # Results of other phantoms stay, as long as they are of these weights.
+        # Results of other phantoms stay, as long as they are of these weights and this code.
         old = [] if fresh else read_scores(output)
         current = _current_keys(CASES, STARTS, weights or _weights_of(output))
         scores = {score.key: score for score in old if score.key in current}
@@ -167,7 +167,7 @@ def calibrate(
         ),
     ] = None,
     folder: Annotated[
-        Path, typer.Option(file_okay=False, help="Keeps what was measured of each head, by weights.")
+        Path, typer.Option(file_okay=False, help="Keeps what was measured of each head, by weights and code.")
     ] = Path("runs/calibration"),
     calibration: Annotated[
         Path | None,
@@ -183,7 +183,8 @@ def calibrate(
     """Calibrate the standard deviation of the map and the warning of unfamiliar scans, for these weights.
 
     Heads of their own seeds, neither trained nor tested on, are reconstructed from phase and from a local
-    field. To be run whenever the weights change; an interrupted run goes on with the same command.
+    field. To be run whenever the weights or the pipeline change; an interrupted run goes on with the same
+    command.
     """
     from qsm_ai.console import plain_errors
 
@@ -191,6 +192,7 @@ def calibrate(
         import qsm_ai.reconstruction
         from qsm_ai.benchmark.calibration import FIRST_CALIBRATION_SEED, collect
         from qsm_ai.benchmark.calibration import calibrate as fit
+        from qsm_ai.benchmark.code import code_digest
         from qsm_ai.benchmark.labels import find_labels
         from qsm_ai.benchmark.record import network_record, write_record
         from qsm_ai.benchmark.reliability import write_reliability
@@ -204,7 +206,7 @@ def calibrate(
         used = network_record(network.name, model_file())
         seeds = range(FIRST_CALIBRATION_SEED, FIRST_CALIBRATION_SEED + heads)
         samples = collect(
-            folder / used["sha256"][:12],
+            folder / f"{used['sha256'][:12]}-{code_digest()}",
             seeds,
             network,
             find_labels(labels),

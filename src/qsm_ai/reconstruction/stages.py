@@ -59,12 +59,12 @@ ARTEFACTS: dict[str, Artefact] = {
 }
 
 STAGES: tuple[Stage, ...] = (
-    Stage("mask", "Finding the brain", ("phase", "magnitude"), ("mask",), 0.07),
+    Stage("mask", "Finding the brain", ("phase", "magnitude"), ("mask",), 0.06),
     Stage("field_mapping", "Unwrapping and fitting the echoes", ("phase", "magnitude", "mask"),
-          ("total_field", "field_error", "r2star"), 0.10),
-    Stage("background", "Removing the background field", ("total_field", "mask"), ("local_field",), 0.12),
-    Stage("inversion", "Inverting with classical methods", ("local_field", "total_field", "mask"), (), 0.29),
-    Stage("network", "Running the network", ("local_field", "field_error", "mask"), (), 0.36),
+          ("total_field", "field_error", "r2star"), 0.08),
+    Stage("background", "Removing the background field", ("total_field", "mask"), ("local_field",), 0.10),
+    Stage("inversion", "Inverting with classical methods", ("local_field", "total_field", "mask"), (), 0.22),
+    Stage("network", "Running the network", ("local_field", "field_error", "mask"), (), 0.48),
     Stage("consistency", "Holding the map to the measured field", ("local_field", "total_field", "mask"),
           ("chi",), 0.02),
     Stage("physics_check", "Checking the map against the measured field", ("chi", "local_field", "mask"),
