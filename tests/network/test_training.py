@@ -13,7 +13,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from qsm_ai.network.training import SMALLEST_CROP, Plan, Pool, Trainer, learning_rate, loss  # noqa: E402
+from qsm_ai.network.training import (  # noqa: E402
+    SMALLEST_CROP,
+    Plan,
+    Pool,
+    Trainer,
+    has_bfloat16,
+    learning_rate,
+    loss,
+)
 
 if TYPE_CHECKING:
     from qsm_ai.network.qsm_vit import QsmVit
@@ -281,3 +289,22 @@ class TestTrainer:
         Trainer(PLAN, tmp_path, model=small_network(1)).save()
         with pytest.raises(ValueError, match="another architecture"):
             Trainer(PLAN, tmp_path, model=small_network(1, depth=2))
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_used_where_the_device_computes_in_it(
+    native: bool, tmp_path: Path, small_network: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qsm_ai.network.training.has_bfloat16", lambda _device: native)
+    trainer = Trainer(PLAN, tmp_path, model=small_network(1))
+    seen: list[bool] = []
+    trainer.model.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    batch = torch.randn(1, 7, 24, 24, 24)
+    batch[:, -1] = 1
+    trainer.update(batch)
+    assert seen == [native]
+
+
+def test_every_gpu_is_taken_to_compute_in_bfloat16() -> None:
+    assert has_bfloat16("cuda:0")
+    assert isinstance(has_bfloat16("cpu"), bool)

@@ -1,4 +1,4 @@
-"""``qsm-ai train`` and ``qsm-ai export``."""
+"""``qsm-ai train``, ``qsm-ai export`` and ``qsm-ai ablate``."""
 
 from __future__ import annotations
 
@@ -147,6 +147,47 @@ def export(
     if keep:
         keep_checkpoint(checkpoint, keep)
         typer.echo(f"{keep}: {keep.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def ablate(
+    steps: Annotated[int, typer.Option(min=20, help="Of each training.")] = 300,
+    crop: Annotated[int, typer.Option(help="Edge of a crop, voxels; a multiple of 8.")] = 40,
+    examples: Annotated[int, typer.Option(min=1, help="Invented scans to learn from.")] = 16,
+    coarser: Annotated[
+        float, typer.Option(min=1.0, help="Voxels are so many times those of a training proper.")
+    ] = 1.6,
+    pool: Annotated[Path, typer.Option(file_okay=False, help="Folder of examples.")] = Path("runs/ablation"),
+    labels: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="FreeSurfer labels of a head at 1 mm."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of the training; 0 for all.")] = 0,
+) -> None:
+    """Train small networks that differ in one thing each, and print what that thing is worth."""
+    import torch
+
+    from qsm_ai.network.ablation import ablate as train_all
+    from qsm_ai.network.ablation import table
+    from qsm_ai.network.examples import load_labels, write_pool
+    from qsm_ai.network.training import Plan, Pool
+
+    try:
+        Plan(crop=crop)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--crop") from None
+    anatomy = load_labels(labels) if labels else None
+    validation = range(VALIDATION_SEED, VALIDATION_SEED + VALIDATION_EXAMPLES)
+    for name, seeds in (("train", range(examples)), ("validation", validation)):
+        typer.echo(f"Making the examples of {name}", err=True)
+        write_pool(pool / name, seeds, anatomy, coarser=coarser)
+    if threads:
+        torch.set_num_threads(threads)
+    outcomes = []
+    for outcome in train_all(Pool(pool / "train"), Pool(pool / "validation"), steps, crop=crop):
+        typer.echo(f"{outcome.name}: {outcome.nrmse:.1f} %", err=True)
+        outcomes.append(outcome)
+    typer.echo(table(outcomes))
 
 
 def _start_makers(

@@ -90,7 +90,10 @@ def random_voxel(rng: np.random.Generator) -> Triple:
 
 
 def random_examples(
-    rng: np.random.Generator, labels: NDArray[np.int16] | None, network: Network | None = None
+    rng: np.random.Generator,
+    labels: NDArray[np.int16] | None,
+    network: Network | None = None,
+    coarser: float = 1.0,
 ) -> list[Example]:
     """Invent a head, scan it, and take the scan as far as the network's door.
 
@@ -101,12 +104,15 @@ def random_examples(
         Anatomy of a real head, used for some of the examples.
     network : Network or None
         See :func:`prepare_examples`.
+    coarser : float
+        Voxels are so many times those of :func:`random_voxel`.
 
     Returns
     -------
     list of Example
     """
-    head, echoes = random_scan(rng, random_voxel(rng), labels)
+    x, y, z = (size * coarser for size in random_voxel(rng))
+    head, echoes = random_scan(rng, (x, y, z), labels)
     return prepare_examples(rng, head, echoes, network)
 
 
@@ -249,7 +255,11 @@ class _Door:
 
 
 def write_pool(
-    directory: Path, seeds: range, labels: NDArray[np.int16] | None, network: Network | None = None
+    directory: Path,
+    seeds: range,
+    labels: NDArray[np.int16] | None,
+    network: Network | None = None,
+    coarser: float = 1.0,
 ) -> int:
     """Write examples, skipping seeds already there and examples that are not finite.
 
@@ -261,6 +271,8 @@ def write_pool(
     labels : (X, Y, Z) int or None
     network : Network or None
         See :func:`prepare_examples`.
+    coarser : float
+        See :func:`random_examples`.
 
     Returns
     -------
@@ -272,7 +284,8 @@ def write_pool(
     for seed in seeds:
         if any(directory.glob(f"{seed:06d}-*.npy")):
             continue
-        for number, example in enumerate(random_examples(np.random.default_rng(seed), labels, network)):
+        made = random_examples(np.random.default_rng(seed), labels, network, coarser)
+        for number, example in enumerate(made):
             stack = np.concatenate([example.inputs, example.target[None], example.weight[None]])
             if not np.isfinite(stack).all():
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,9 @@ from torch import Tensor
 
 from qsm_ai.network.qsm_vit import QsmVit
 from qsm_ai.reconstruction.inputs import CHANNELS
+
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Of correction, target and weight; see :func:`loss`."""
 
 SMALLEST_CROP = 24
 """Voxels. On a coarse grid of 2×2×2, oneDNN's bfloat16 gradient of a depthwise convolution holds what lay in
@@ -146,7 +149,7 @@ class Pool:
         return torch.from_numpy(np.stack([self.crop(rng, edge) for _ in range(count)]))
 
 
-def loss(correction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def loss(correction: Tensor, target: Tensor, weight: Tensor, slope_share: float = 0.5) -> Tensor:
     r"""Charbonnier loss of the map and of its gradients.
 
     .. math:: \langle w(\sqrt{1 + e^2} - 1) \rangle + \tfrac12 \langle w |\nabla e| \rangle, \qquad
@@ -156,6 +159,8 @@ def loss(correction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     ----------
     correction, target, weight : (N, 1, X, Y, Z)
         In units of the volume's robust scale.
+    slope_share : float
+        Of the gradients, mean over the axes.
 
     Returns
     -------
@@ -175,7 +180,7 @@ def loss(correction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
                              weight.narrow(axis, 0, weight.shape[axis] - 1))  # fmt: skip
         step = error.diff(dim=axis)
         slope = slope + (both * (torch.sqrt(0.01 + step**2) - 0.1)).sum() / total
-    return value + slope / 6
+    return value + slope_share * slope / 3
 
 
 class Trainer:
@@ -190,6 +195,8 @@ class Trainer:
     model : QsmVit or None
         Another architecture than the default, or one that already has weights: training starts from them
         where the folder holds no checkpoint.
+    objective : callable
+        What training makes small.
 
     Raises
     ------
@@ -197,8 +204,17 @@ class Trainer:
         If the checkpoint there is of another architecture.
     """
 
-    def __init__(self, plan: Plan, directory: Path, device: str = "cpu", model: QsmVit | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        directory: Path,
+        device: str = "cpu",
+        model: QsmVit | None = None,
+        objective: Objective = loss,
+    ) -> None:
         torch.manual_seed(plan.seed)
+        self.objective = objective
+        self.precision = torch.bfloat16 if has_bfloat16(device) else torch.float32
         self.plan, self.directory, self.device = plan, directory, device
         directory.mkdir(parents=True, exist_ok=True)
         made = QsmVit(len(CHANNELS)) if model is None else model
@@ -254,9 +270,9 @@ class Trainer:
             group["lr"] = learning_rate(self.plan, self.step)
         self.optimiser.zero_grad(set_to_none=True)
         batch = batch.to(self.device)
-        with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
+        with self._autocast():
             correction = self.model(batch[:, : len(CHANNELS)])
-        value = loss(correction.float(), batch[:, -2:-1].clamp(-200, 200), batch[:, -1:])
+        value = self.objective(correction.float(), batch[:, -2:-1].clamp(-200, 200), batch[:, -1:])
         self.step += 1
         if not torch.isfinite(value):
             return float("nan")
@@ -320,14 +336,21 @@ class Trainer:
                     losses = []
                     yield row
 
-    def validate(self, pool: Pool, crops: int = 16) -> dict[str, float]:
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.device.split(":")[0], dtype=torch.bfloat16, enabled=self.precision is torch.bfloat16
+        )
+
+    def validate(self, pool: Pool, crops: int = 16, edge: int | None = None) -> dict[str, float]:
         """Measure the averaged weights on fixed crops of held-out heads.
 
         Parameters
         ----------
         pool : Pool
         crops : int
-            Their number; each is as large as the largest of the training.
+            Their number.
+        edge : voxels or None
+            Of each; that of the largest of the training when left out.
 
         Returns
         -------
@@ -339,8 +362,8 @@ class Trainer:
         rng = np.random.default_rng(1)
         wrong = first = spread = 0.0
         for _ in range(crops):
-            crop = torch.from_numpy(pool.crop(rng, self.plan.large_crop).copy())[None].to(self.device)
-            with torch.no_grad(), torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
+            crop = torch.from_numpy(pool.crop(rng, edge or self.plan.large_crop).copy())[None].to(self.device)
+            with torch.no_grad(), self._autocast():
                 correction = model(crop[:, : len(CHANNELS)]).float()
             inside = crop[:, -1] >= 1
             if not inside.any():
@@ -363,6 +386,20 @@ class Trainer:
             if new:
                 writer.writeheader()
             writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether a device computes in bfloat16 itself; emulated, it takes longer than float32.
+
+    Parameters
+    ----------
+    device : str
+
+    Returns
+    -------
+    bool
+    """
+    return not device.startswith("cpu") or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _mean(losses: list[float]) -> float:
