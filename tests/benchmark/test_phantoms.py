@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation
 
 pytest.importorskip("qsm_ci")
 pytest.importorskip("qsm_forward")
 
 from qsm_ai.benchmark import speed
-from qsm_ai.benchmark.cases import CASES
-from qsm_ai.benchmark.phantoms import DSEG, ECHO_TIMES, FIRST_TEST_SEED, Phantom
+from qsm_ai.benchmark.cases import CASES, Case
+from qsm_ai.benchmark.phantoms import DSEG, ECHO_TIMES, FIRST_TEST_SEED, Phantom, make_phantom
 from qsm_ai.network import commands
 from qsm_ai.physics.dipole import GYROMAGNETIC_RATIO, forward_field
 from qsm_ai.physics.unwrapping import wrap
@@ -44,6 +45,20 @@ def test_heads_are_neither_those_of_training_nor_of_validation() -> None:
     assert seeds.isdisjoint(range(MOST_EXAMPLES))
     assert seeds.isdisjoint(validation)
     assert commands.VALIDATION_SEED >= MOST_EXAMPLES
+
+
+def test_around_a_bare_brain_nothing_shines_and_the_field_is_that_of_bone_and_air() -> None:
+    voxel = (6.0, 6.0, 6.0)
+    usual, bare = (make_phantom(Case("coarse", voxel_size=voxel, bare=bare)) for bare in (False, True))
+    assert bare.scan.mask is not None
+    assert usual.scan.magnitude is not None
+    assert bare.scan.magnitude is not None
+    np.testing.assert_array_equal(bare.scan.mask, usual.scan.mask)
+    np.testing.assert_array_equal(bare.chi, usual.chi)
+    outside = ~binary_dilation(bare.scan.mask)
+    assert bare.scan.magnitude[0][outside].max() < 0.1 * np.median(bare.scan.magnitude[0][bare.scan.mask])
+    assert usual.scan.magnitude[0][outside].max() > 0.3 * np.median(usual.scan.magnitude[0][bare.scan.mask])
+    assert (bare.total_field - usual.total_field)[bare.scan.mask].std() > 0.01
 
 
 def test_the_truth_has_mean_zero_in_the_brain_and_is_zero_outside(coarse: Phantom) -> None:

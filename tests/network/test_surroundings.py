@@ -8,7 +8,7 @@ from scipy.ndimage import label
 
 from qsm_ai.network.anatomy import Head
 from qsm_ai.network.geometry import Noise, head_coordinates
-from qsm_ai.network.surroundings import AIR, BONE, surroundings
+from qsm_ai.network.surroundings import AIR, BONE, bone_and_air, surroundings
 
 VOXEL = (4.0, 4.0, 4.0)
 
@@ -41,3 +41,13 @@ def test_some_air_lies_within_the_head() -> None:
         assert not signal[air].any()
         cavities.append(label(air)[1] - 1)
     assert max(cavities) > 0
+
+
+def test_a_bare_brain_lies_in_a_shell_of_bone_in_air() -> None:
+    shape = (60, 60, 60)
+    c = head_coordinates(shape, VOXEL, np.eye(3))
+    radius = np.sqrt(c[0] ** 2 + c[1] ** 2 + c[2] ** 2)
+    chi = bone_and_air(radius < 60, VOXEL, skull=16.0)
+    assert set(np.unique(chi)) == {np.float32(BONE), np.float32(AIR)}
+    assert (chi[(radius > 64) & (radius < 70)] == np.float32(BONE)).all()
+    assert (chi[radius > 84] == np.float32(AIR)).all()

@@ -36,6 +36,8 @@ class Case:
         Size of the head, one being an adult's.
     lesions : bool
         Whether the head may carry lesions of random kinds and places.
+    bare : bool
+        Whether there is nothing but bone and air around the brain, and no signal.
     quick : bool
         Whether it belongs to the quick set.
     """
@@ -52,6 +54,7 @@ class Case:
     lesion: float | None = None
     scale: float = 1.0
     lesions: bool = False
+    bare: bool = False
     quick: bool = False
 
     def definition(self) -> dict[str, Any]:
@@ -85,6 +88,18 @@ def _sweep(voxel: float, *, quick: bool) -> tuple[Case, ...]:
     return tuple(cases)
 
 
+def _bare(voxel: float, *, quick: bool) -> tuple[Case, ...]:
+    """A brain from labels in bone and air: as it is, tilted, and noisy."""
+
+    def case(what: str, **varied: Any) -> Case:
+        name = f"{'quick ' if quick else ''}bare head{what and f', {what}'}"
+        cube = (voxel, voxel, voxel)
+        usual = {"head": 13, "anatomy": "labelled", "bare": True, "voxel_size": cube, "quick": quick}
+        return Case(name, value=f"bare{what and f', {what}'}", **{**usual, **varied})
+
+    return case(""), case("tilted by 30°", tilt=30), case("SNR 40", snr=40)
+
+
 FULL = (
     Case("head 1", head=1, value="1"),
     Case("head 2, tilted by 30°", head=2, value="2", tilt=30),
@@ -94,10 +109,12 @@ FULL = (
     Case("fine head", head=4, value="1.15 mm", voxel_size=(1.15, 1.15, 1.15)),
     Case("fine head, tilted by 30°", head=4, value="1.15 mm, 30°", tilt=30, voxel_size=(1.15, 1.15, 1.15)),
     Case("fine head, SNR 40", head=4, value="1.15 mm, SNR 40", snr=40, voxel_size=(1.15, 1.15, 1.15)),
+    *_bare(1.06, quick=False),
 )
 QUICK = (
     Case("quick labelled head", head=11, value="labels", anatomy="labelled", quick=True,
          voxel_size=(QUICK_VOXEL, QUICK_VOXEL, QUICK_VOXEL)),
+    *_bare(SWEEP_VOXEL, quick=True),
 )  # fmt: skip
 
 CASES: tuple[Case, ...] = (

@@ -65,6 +65,24 @@ def surroundings(
     return chi, signal.astype(np.float32)
 
 
+def bone_and_air(brain: NDArray[np.bool_], voxel_size: Triple, skull: float = 6.0) -> Volume:
+    """Lay nothing but a shell of bone, and air beyond it, around a brain.
+
+    Parameters
+    ----------
+    brain : (X, Y, Z) bool
+    voxel_size : mm
+    skull : mm
+        Thickness of the bone, from a hull of the brain outwards.
+
+    Returns
+    -------
+    (X, Y, Z) float32, ppm
+        Meant for voxels outside the brain; neither gives a signal.
+    """
+    return np.where(_distance_to_hull(brain, voxel_size) < skull, np.float32(BONE), np.float32(AIR))
+
+
 def _distance_to_hull(brain: NDArray[np.bool_], voxel_size: Triple) -> Volume:
     """Distance (X, Y, Z), mm, to a hull of the brain, zero inside, reckoned at half the resolution.
 
