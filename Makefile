@@ -15,7 +15,7 @@ TORCH := $(shell grep -oE 'torch==[0-9.]+' pyproject.toml | head -n 1)
 JOBS ?= 2
 
 # Packages that start a service when they are installed: nobody's own machine gets them unasked.
-DAEMONS := nginx=nginx-light prometheus prometheus-alertmanager prometheus-blackbox-exporter
+DAEMONS := nginx=nginx-light prometheus prometheus-alertmanager prometheus-blackbox-exporter redis-server
 
 ##@ Use
 

@@ -61,6 +61,7 @@ class TestSettings:
                 "can have an account",
             ),
             ({"rate_limit": "many"}, "600/minute"),
+            ({"rate_limit_storage": "memcached://h:11211"}, "redis://HOST:6379"),
         ],
         ids=str,
     )

@@ -1,4 +1,4 @@
-"""A real PostgreSQL and a real S3 server, started by the tests that need them, on free ports."""
+"""A real PostgreSQL, S3 server and Redis, started by the tests that need them, on free ports."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -212,6 +213,82 @@ class S3:
         """Every file that the bucket's objects are made of."""
         bucket = self.folder / "buckets" / url.removeprefix("s3://").partition("/")[0]
         return [path for path in bucket.rglob("*") if path.is_file()]
+
+
+@dataclass
+class RedisServer:
+    """Debian's Redis, which keeps nothing when it ends."""
+
+    program: str
+    folder: Path
+    options: tuple[str, ...] = ()
+    port: int = field(default_factory=any_free)
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Serve, unless it does, with nothing in it."""
+        if self._process is not None:
+            return
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(self.program, "--bind", "127.0.0.1", "--port", str(self.port)),
+                    *("--save", "", "--appendonly", "no", "--dir", str(self.folder)),
+                    *self.options,
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + 60
+        while self.ask("PING") != "+PONG":
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(60)
+            self._process = None
+
+    def hold(self) -> None:
+        """Let it go on listening, and answer nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def let_go(self) -> None:
+        """Let it answer again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def ask(self, command: str) -> str:
+        """The answer to a command in one line, as the protocol has it; empty where there is none."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+                connection.sendall(f"{command}\r\n".encode())
+                return connection.recv(1 << 16).decode().strip()
+        except OSError:
+            return ""
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Whoever kills it starts it again."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed: apt-get install redis-server")
+    server = RedisServer(program, tmp_path_factory.mktemp("redis"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from limits import RateLimitItem, parse_many
-from limits.aio.storage import Storage
-from limits.aio.strategies import MovingWindowRateLimiter
-from limits.storage import storage_from_string
 
+from qsm_ai.access.shared_windows import AwayError, SharedWindows
 from qsm_ai.access.windows import MovingWindows
 from qsm_ai.jobs.figures import Usage
 
@@ -49,13 +46,23 @@ class RateLimit:
     rule : str
         Such as ``600/minute`` or ``20/second;600/minute``; empty for no limit.
     place : str
-        Where counts are kept: ``memory://`` for one process, ``redis://host:6379`` for several.
+        Where counts are kept: ``memory://`` for one process, ``redis://host:6379`` for several. While Redis
+        is away each process goes by its own count.
+    watch : callable
+        Is told whether Redis is away, whenever that has changed.
+
+    Raises
+    ------
+    ValueError
+        For a place where nothing can be counted.
     """
 
-    def __init__(self, rule: str, place: str = IN_MEMORY) -> None:
+    def __init__(
+        self, rule: str, place: str = IN_MEMORY, watch: Callable[[bool], None] = lambda _: None
+    ) -> None:
         self._rules: list[RateLimitItem] = parse_many(rule) if rule else []
         self._windows = MovingWindows()
-        self._shared = None if place == IN_MEMORY else _shared_limiter(place)
+        self._shared = None if place == IN_MEMORY else SharedWindows(place, watch)
 
     async def hit(self, owner: str) -> None:
         """Count a request of a user.
@@ -74,14 +81,26 @@ class RateLimit:
                     wait,
                 )
 
+    async def aclose(self) -> None:
+        """Close the connections to where counts are kept."""
+        if self._shared is not None:
+            await self._shared.aclose()
+
     async def _hit(self, rule: RateLimitItem, owner: str) -> float | None:
         """Seconds until there is room, if there is none now."""
         if self._shared is None:
-            return self._windows.hit(owner, rule.amount, rule.get_expiry())
-        if await self._shared.hit(rule, owner):
-            return None
-        ends, _ = await self._shared.get_window_stats(rule, owner)
-        return ends - time.time()
+            return self._alone(rule, owner)
+        try:
+            wait = await self._shared.hit(rule, owner)
+        except AwayError:
+            return self._alone(rule, owner)
+        if wait is None:
+            # Or whoever had their share would get it once more from here when Redis is lost.
+            self._alone(rule, owner)
+        return wait
+
+    def _alone(self, rule: RateLimitItem, owner: str) -> float | None:
+        return self._windows.hit(owner, rule.amount, rule.get_expiry())
 
 
 class Quotas:
@@ -155,12 +174,6 @@ def too_many_jobs(limit: int) -> LimitReached:
         "Wait until one has ended, or cancel one.",
         JOBS_RETRY_AFTER,
     )
-
-
-def _shared_limiter(place: str) -> MovingWindowRateLimiter:
-    storage = storage_from_string(f"async+{place}")
-    assert isinstance(storage, Storage)  # noqa: S101 - asked for by its scheme
-    return MovingWindowRateLimiter(storage)
 
 
 def _span(rule: RateLimitItem) -> str:

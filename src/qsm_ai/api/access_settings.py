@@ -9,8 +9,9 @@ from limits import parse_many
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-from qsm_ai.access.limits import Quotas
+from qsm_ai.access.limits import IN_MEMORY, Quotas
 from qsm_ai.access.oidc import OidcSettings, is_loopback, may_be_asked
+from qsm_ai.access.shared_windows import SharedWindows
 
 AccessWay = Literal["keys", "oidc", "open-behind-proxy"]
 Words = Annotated[list[str], NoDecode]
@@ -55,8 +56,9 @@ class AccessSettings(BaseSettings):
         default="1200/minute", description="Requests of one user, such as 50/second;1200/minute; empty: any."
     )
     rate_limit_storage: str = Field(
-        default="memory://",
-        description="Where requests are counted: memory:// (each process for itself), or redis://host:6379.",
+        default=IN_MEMORY,
+        description="Where requests are counted: memory:// (each process for itself), or redis://host:6379 "
+        "(all together; rediss:// with TLS).",
     )
     max_jobs_per_user: int = Field(
         default=32, ge=0, description="Jobs of one user on their way at once; 0: any."
@@ -84,6 +86,13 @@ class AccessSettings(BaseSettings):
             parse_many(value) if value else []
         except ValueError:
             raise ValueError("write a rate limit as 600/minute, several separated by ;") from None
+        return value
+
+    @field_validator("rate_limit_storage")
+    @classmethod
+    def _known_place(cls, value: str) -> str:
+        if value != IN_MEMORY:
+            SharedWindows(value)
         return value
 
     @model_validator(mode="after")

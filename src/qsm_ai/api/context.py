@@ -59,7 +59,9 @@ class Context:
         watch_database(self.store.engine, self.metrics.database_called)
         self.gate = Gate.build(self.store.database, keys="keys" in settings.access, oidc=settings.oidc)
         # The one user of an open service shares it with nobody.
-        self.rate_limit = RateLimit(settings.rate_limit, settings.rate_limit_storage)
+        self.rate_limit = RateLimit(
+            settings.rate_limit, settings.rate_limit_storage, watch=self.metrics.rate_limit_alone.set
+        )
         self.quotas = Quotas() if self.gate.is_open else settings.quotas
         self.jobs = Jobs(
             store=self.store,
@@ -111,6 +113,7 @@ class Context:
             sweeping.cancel()
             await asyncio.gather(sweeping, return_exceptions=True)
             await self.gate.aclose()
+            await self.rate_limit.aclose()
             await self.pool.close()
             self.store.close()
 

@@ -97,6 +97,7 @@ class Metrics:
         self.answered_problems = self._make("qsm_problems_total")
         self.refusals = self._make("qsm_input_refusals_total")
         self.denials = self._make("qsm_access_denials_total")
+        self.rate_limit_alone = self._make("qsm_rate_limit_alone")
         self.uploads = self._make("qsm_upload_bytes_total")
         self.waits = self._make("qsm_job_wait_seconds")
         self.jobs = self._make("qsm_job_duration_seconds")

@@ -71,6 +71,10 @@ def _backend() -> tuple[Metric, ...]:
         metric("qsm_problems_total", "counter", "Requests answered with a problem document.", CODE, "status"),
         metric("qsm_input_refusals_total", "counter", "Uploads refused.", CODE),
         metric("qsm_access_denials_total", "counter", "Requests of who may not, or asks too much.", CODE),
+        metric(
+            "qsm_rate_limit_alone", "gauge", "Whether requests are counted by this process alone because"
+            " Redis does not answer.",
+        ),
         metric("qsm_upload_bytes_total", "counter", "Bytes of accepted uploads."),
         metric("qsm_jobs", "gauge", "Jobs on record.", "state"),
         metric("qsm_queue_depth", "gauge", "Jobs that wait."),
