@@ -197,6 +197,16 @@ def test_the_settings_of_each_way_in_reach_the_backend(
     assert settings.oidc.issuer == "https://login.example.org"
 
 
+def test_requests_are_counted_in_memory_unless_a_redis_is_named(
+    composed: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = backend_settings(composed("cpu")["fastapi-be"], monkeypatch)
+    assert settings.rate_limit_storage == "memory://"
+    services = composed("cpu", QSM_RATE_LIMIT_STORAGE="redis://counts.example.org:6379")
+    settings = backend_settings(services["fastapi-be"], monkeypatch)
+    assert settings.rate_limit_storage == "redis://counts.example.org:6379"
+
+
 @pytest.mark.parametrize(
     ("profiles", "added"),
     [

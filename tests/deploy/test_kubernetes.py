@@ -412,6 +412,29 @@ def test_gpu_and_workers_may_rest_where_that_is_wanted(
     assert float(settings["QSM_TRITON_PATIENCE_S"]) > startup["periodSeconds"] * startup["failureThreshold"]
 
 
+@pytest.mark.parametrize("name", CLOUDS)
+def test_gateways_and_nobody_else_reach_redis_where_that_is_wanted(
+    built: Callable[[str], Objects], kustomize: Callable[[Path], Objects], tmp_path: Path, name: str
+) -> None:
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "qsm-ai",
+        "resources": [os.path.relpath(KUBERNETES / "overlays" / name, tmp_path)],
+        "components": [os.path.relpath(KUBERNETES / "components/shared-rate-limit", tmp_path)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    usual = of_kind(built(name), "NetworkPolicy")
+    policies = of_kind(kustomize(tmp_path), "NetworkPolicy")
+    (added,) = set(policies) - set(usual)
+    kubernetes_validate.validate(policies[added], VERSION, strict=True)
+    assert policies[added]["metadata"]["namespace"] == "qsm-ai"
+    spec = policies[added]["spec"]
+    assert tier_of(spec["podSelector"]) == {"fastapi-be"}
+    assert spec["policyTypes"] == ["Egress"]
+    assert [rule["ports"] for rule in spec["egress"]] == [[{"protocol": "TCP", "port": 6379}]]
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_new_servers_get_their_share(built: Callable[[str], Objects], name: str) -> None:
     """A gRPC client looks a name up again only when a connection ends."""
