@@ -50,6 +50,8 @@ class RateLimit:
         is away each process goes by its own count.
     watch : callable
         Is told whether Redis is away, whenever that has changed.
+    patience : s or None
+        For which a request waits for Redis; see :mod:`access.shared_windows`.
 
     Raises
     ------
@@ -58,11 +60,15 @@ class RateLimit:
     """
 
     def __init__(
-        self, rule: str, place: str = IN_MEMORY, watch: Callable[[bool], None] = lambda _: None
+        self,
+        rule: str,
+        place: str = IN_MEMORY,
+        watch: Callable[[bool], None] = lambda _: None,
+        patience: float | None = None,
     ) -> None:
         self._rules: list[RateLimitItem] = parse_many(rule) if rule else []
         self._windows = MovingWindows()
-        self._shared = None if place == IN_MEMORY else SharedWindows(place, watch)
+        self._shared = None if place == IN_MEMORY else SharedWindows(place, watch, patience)
 
     async def hit(self, owner: str) -> None:
         """Count a request of a user.

@@ -39,7 +39,7 @@ class AwayError(Exception):
 class SharedWindows:
     """Windows of all processes that name the same Redis.
 
-    No count takes longer than ``PATIENCE``, and while Redis is away one in ``PAUSE`` waits at all. Redis
+    No count takes longer than the patience, and while Redis is away one in ``PAUSE`` waits at all. Redis
     learns hashes of users. The moments are those of the processes' clocks.
 
     Parameters
@@ -48,6 +48,8 @@ class SharedWindows:
         ``redis://host:6379``, or ``rediss://`` with TLS. No connection is made before it is needed.
     watch : callable
         Is told whether Redis is away, whenever that has changed.
+    patience : s or None
+        ``PATIENCE`` when left out.
 
     Raises
     ------
@@ -55,8 +57,11 @@ class SharedWindows:
         With a sentence that does not repeat the address, which may hold a password.
     """
 
-    def __init__(self, url: str, watch: Callable[[bool], None] = lambda _: None) -> None:
-        self._pool = _pool(url)
+    def __init__(
+        self, url: str, watch: Callable[[bool], None] = lambda _: None, patience: float | None = None
+    ) -> None:
+        self._patience = PATIENCE if patience is None else patience
+        self._pool = _pool(url, self._patience)
         self._watch = watch
         options: dict[str, Any] = {"connection_pool": self._pool}
         try:
@@ -92,7 +97,7 @@ class SharedWindows:
         # Before it is known how this one fares: meanwhile others do not wait with it.
         self._ask_again_at = now + PAUSE
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 wait = await self._ask(rule, hashlib.sha256(owner.encode()).hexdigest())
         except Exception as error:  # whatever it is: no request fails for being counted
             self._turn(away=True, error=error)
@@ -121,7 +126,7 @@ class SharedWindows:
         self._watch(away)
 
 
-def _pool(url: str) -> BlockingConnectionPool:
+def _pool(url: str, patience: float) -> BlockingConnectionPool:
     # Whoever counts in memory needs neither the package nor its time to load.
     try:
         from redis.asyncio import BlockingConnectionPool
@@ -136,9 +141,9 @@ def _pool(url: str) -> BlockingConnectionPool:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,
-            timeout=PATIENCE,
-            socket_timeout=PATIENCE,
-            socket_connect_timeout=PATIENCE,
+            timeout=patience,
+            socket_timeout=patience,
+            socket_connect_timeout=patience,
             # The client would try for seconds otherwise.
             retry=Retry(NoBackoff(), 0),
         )

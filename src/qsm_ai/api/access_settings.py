@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode
 
 from qsm_ai.access.limits import IN_MEMORY, Quotas
 from qsm_ai.access.oidc import OidcSettings, is_loopback, may_be_asked
-from qsm_ai.access.shared_windows import SharedWindows
+from qsm_ai.access.shared_windows import PATIENCE, SharedWindows
 
 AccessWay = Literal["keys", "oidc", "open-behind-proxy"]
 Words = Annotated[list[str], NoDecode]
@@ -59,6 +59,9 @@ class AccessSettings(BaseSettings):
         default=IN_MEMORY,
         description="Where requests are counted: memory:// (each process for itself), or redis://host:6379 "
         "(all together; rediss:// with TLS).",
+    )
+    rate_limit_patience: float = Field(
+        default=PATIENCE, gt=0, description="Seconds for which a request waits to be counted in Redis."
     )
     max_jobs_per_user: int = Field(
         default=32, ge=0, description="Jobs of one user on their way at once; 0: any."

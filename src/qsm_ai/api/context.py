@@ -60,7 +60,10 @@ class Context:
         self.gate = Gate.build(self.store.database, keys="keys" in settings.access, oidc=settings.oidc)
         # The one user of an open service shares it with nobody.
         self.rate_limit = RateLimit(
-            settings.rate_limit, settings.rate_limit_storage, watch=self.metrics.rate_limit_alone.set
+            settings.rate_limit,
+            settings.rate_limit_storage,
+            watch=self.metrics.rate_limit_alone.set,
+            patience=settings.rate_limit_patience,
         )
         self.quotas = Quotas() if self.gate.is_open else settings.quotas
         self.jobs = Jobs(

@@ -88,7 +88,17 @@ class Variant:
 
 
 def squared(correction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean of half the squared error; see :func:`training.loss`."""
+    """Weighted mean of half the squared error.
+
+    Parameters
+    ----------
+    correction, target, weight : (N, 1, X, Y, Z)
+        See :func:`training.loss`.
+
+    Returns
+    -------
+    () float
+    """
     error = (correction - target) * (weight > 0)
     return (weight * error**2).sum() / weight.sum().clamp(min=1) / 2
 
