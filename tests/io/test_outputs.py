@@ -20,7 +20,7 @@ from qsm_ai.io import outputs as outputs_module
 from qsm_ai.io.outputs import encode_nifti, picture, require_writable
 from qsm_ai.io.report import Report, make_report
 from qsm_ai.reconstruction.options import Options
-from qsm_ai.reconstruction.pipeline import Reconstruction, reconstruct
+from qsm_ai.reconstruction.pipeline import PASSES, Reconstruction, reconstruct
 from qsm_ai.reconstruction.stages import ARTEFACTS
 from qsm_ai.scan import Grid, OutputRefusal, Scan
 
@@ -146,6 +146,8 @@ def test_a_methods_paragraph_exists_for_every_way(
         text, citations = methods_paragraph(scan, options, "qsm_vit 1")
         assert ("LBV" in text) == (background == "lbv" and start != "local_field")
         assert ("QSM-ViT (qsm_vit 1)" in text) == (method == "qsm-vit")
+        again = method == "qsm-vit" and background != "v-sharp" and start != "local_field"
+        assert (f"in {PASSES} passes" in text) == again
         assert all(f"[{i}]" in text for i in range(1, len(citations) + 1))
         assert text.endswith("without referencing.")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from qsm_ai import __version__
 from qsm_ai.reconstruction.options import Options
+from qsm_ai.reconstruction.pipeline import PASSES
 from qsm_ai.scan import Scan
 
 
@@ -55,8 +56,8 @@ _RELATIVE_TO = {
     "none": "without referencing",
 }
 _AGAIN = (
-    "(background removal was repeated on the field that the total-variation map, and then the network's "
-    "first map, left unexplained) "
+    f"(in {PASSES} passes, before each of which background removal was repeated on the field that the "
+    "last map left unexplained) "
 )
 
 

@@ -56,7 +56,7 @@ def train(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="ONNX file of an earlier training: its map goes before the second pass of each example.",
+            help="ONNX file of an earlier training: its maps go before the later passes of each example.",
         ),
     ] = None,
     makers: Annotated[int, typer.Option(min=1, help="Processes that make examples meanwhile.")] = 1,
