@@ -280,6 +280,8 @@ def test_the_program_itself(files: Files, out: Path) -> None:
 def test_an_interrupted_program_leaves_nothing(
     phantom: Phantom, tmp_path: Path, out: Path, number: signal.Signals
 ) -> None:
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("these tests run in the background of a script, deaf to it, and so would what they start")
     big = np.pad(phantom.local_field, 60)
     field = _saved(tmp_path / "f.nii", big, phantom.affine)
     mask = _saved(tmp_path / "m.nii", np.ones(big.shape, np.uint8), phantom.affine)

@@ -57,7 +57,11 @@ PARTS = (
         "qsm_ai.network.commands",
         "torch",
         "train",
-        {"train": "Train the network.", "export": "Write trained weights as ONNX."},
+        {
+            "train": "Train the network.",
+            "export": "Write trained weights as ONNX.",
+            "ablate": "Train small networks that differ in one thing each.",
+        },
     ),
     Optional("qsm_ai.benchmark.commands", "qsm_ci", "bench", {"benchmark": "How accurate and how fast."}),
     Optional("qsm_ai.serve", "tritonclient", "api", {"serve": "Start Triton, backend and frontend."}),

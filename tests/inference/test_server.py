@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 from numpy.typing import NDArray
 
@@ -24,6 +25,7 @@ from qsm_ai.inference.errors import (
     TritonStartFailed,
     TritonUnavailable,
 )
+from qsm_ai.inference.openvino import resolve_precision
 from qsm_ai.inference.ports import any_free
 from qsm_ai.inference.server import Ports, TritonServer
 from qsm_ai.inference.triton import TritonNetwork
@@ -122,7 +124,10 @@ def test_a_second_server_lives_beside_it_and_leaves_nothing(
             coarse, exact = one.predict(patches[:1]), other.predict(patches[:1])
     np.testing.assert_allclose(exact, known(patches[:1]), rtol=1e-5, atol=1e-5)
     spread = np.abs(known(patches[:1])).max()
-    assert 1e-5 * spread < np.abs(coarse - exact).max() < 0.02 * spread
+    assert np.abs(coarse - exact).max() < 0.02 * spread
+    if resolve_precision(openvino.Core(), "auto") == "bf16":
+        # Asked for bf16, a CPU without it computes in float32.
+        assert np.abs(coarse - exact).max() > 1e-5 * spread
     assert second.exit_status == 0
     assert processes_of(port) == set()
     assert regions_of(port) == []

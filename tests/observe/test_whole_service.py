@@ -124,6 +124,8 @@ def troubled(service: Any, named: dict[str, Path], visited: str) -> None:
             ("GET", f"/{TELLTALE}?name={TELLTALE}"),
             ("GET", f"/api/v1/jobs?state={TELLTALE}"),
             (TELLTALE.upper(), "/api/v1/jobs"),
+            # A method that the parser of HTTP knows, and the service does not.
+            ("PROPFIND", "/api/v1/jobs"),
         ):
             client.request(method, path, headers={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"})
     # Whoever sent a file learns which one it is: it was looked at.
