@@ -1,7 +1,7 @@
 """The reference scan: an arithmetical head whose map is known, to see whether the network answers right.
 
 ``expected.json`` holds what the shipped weights make of it. ``python -m qsm_ai.doctor.reference`` writes it
-anew after a training; a test keeps the two together.
+anew after a training or a change of the pipeline; a test keeps them together.
 """
 
 from __future__ import annotations
