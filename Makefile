@@ -46,11 +46,11 @@ demo: install $(SAMPLE)/.stamp ## Simulate the sample scan, reconstruct it, say 
 
 .PHONY: test
 test: $(STAMPS)/test triton system-packages ## Run the tests
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
 
 .PHONY: test-all
 test-all: $(STAMPS)/test triton system-packages ## Run the tests, the slow ones too
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: lint
 lint: $(STAMPS)/test ## Check style, formatting, types and the arrows between packages
