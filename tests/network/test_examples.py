@@ -76,12 +76,13 @@ def test_nothing_counts_outside_the_brain(example: Example) -> None:
 def test_the_correction_leads_from_the_classical_map_to_the_truth(scan: tuple[Head, Echoes]) -> None:
     head, echoes = scan
     # A seed that leaves the mask as it is.
-    seed = next(s for s in range(20) if np.random.default_rng(s).random() > 0.4)
+    seed = next(s for s in range(20) if np.random.default_rng(s).random() > 0.25)
     example = prepare_examples(np.random.default_rng(seed), head, echoes)[-1]
     box = bounding_box(head.brain, MARGIN)
     made = (example.inputs[CHANNELS.index("total_variation")] + example.target) * example.scale
-    truth = np.where(head.brain, head.chi - head.chi[head.brain].mean(), 0)[box]
-    np.testing.assert_allclose(made, truth, atol=1e-6)
+    wrong = (made - head.chi[box])[head.brain[box]]
+    assert wrong.std() < 1e-6  # a constant is nobody's to know
+    assert np.average(example.target, weights=example.weight) == pytest.approx(0, abs=1e-5)
 
 
 def test_a_network_brings_an_example_for_each_of_its_passes_and_its_map_changes_the_local_field(

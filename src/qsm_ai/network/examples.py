@@ -188,9 +188,9 @@ def prepare_examples(
     """
     mask = head.brain
     draw = rng.random()
-    if draw < 0.2:
+    if draw < 0.15:
         mask = binary_erosion(mask, iterations=int(rng.integers(1, 3)))
-    elif draw < 0.4:
+    elif draw < 0.25:
         mask = binary_dilation(mask)
     box = bounding_box(mask, MARGIN)
     if box is None:
@@ -203,23 +203,25 @@ def prepare_examples(
     fit = fit_field(
         unwrapped, echoes.magnitude, mask, echoes.echo_times, echoes.field_strength, head.voxel_size
     )
-    inside = np.where(mask, head.chi - head.chi[mask & head.brain].mean(), 0).astype(np.float32)
+    # Bone and air that a poor mask took in are nobody's to predict.
+    sought = mask & head.brain
+    truth = np.where(sought, head.chi - head.chi[sought].mean(), 0).astype(np.float32)
     door = _Door(
         mask=mask[box],
         brain=head.brain[box],
         known=reliable(fit.standard_error, mask)[box],
         field_error=fit.standard_error[box],
-        truth=inside[box],
+        truth=truth[box],
         geometry=(head.voxel_size, echoes.b0_direction),
     )
     examples = []
-    if rng.random() < GIVEN:
+    if rng.random() < GIVEN and len(echoes.echo_times) > 1:  # a single echo's offset is more than noise
         noise = fit.total_field - echoes.true_field
-        local = forward_field(inside, *door.geometry, margin=24) + noise
+        local = forward_field(truth, *door.geometry, margin=24) + noise
         examples.append(door.example(local[box] * door.known)[0])
 
     total = np.ascontiguousarray(fit.total_field[box])
-    method: Literal["pdf", "lbv"] = "pdf" if rng.random() < 0.85 else "lbv"
+    method: Literal["pdf", "lbv"] = "pdf" if rng.random() < 0.95 else "lbv"
     removal = BackgroundRemoval(total, door.mask, door.known, *door.geometry, method=method)
     _, chi = door.example(removal.local_field())
     for turn in range(PASSES if network is not None else 1):
@@ -247,10 +249,11 @@ class _Door:
         """An example of a local field, and the classical map of it, ppm."""
         inverter = Inverter(local_field, *self.geometry)
         inputs, first, scale = network_inputs(inverter, self.field_error, self.mask, self.known)
-        # Bone and air that a poor mask took in are nobody's to predict.
         trust = np.where(self.known, np.float32(1), np.float32(TRUST_IN_LOST_FIELD))
         weight = (self.mask & self.brain) * trust
-        target = (self.truth - first) / np.float32(scale) * self.mask
+        # A constant is what no field tells, and no patch could know.
+        error = self.truth - first
+        target = (error - np.average(error, weights=weight)) / np.float32(scale) * self.mask
         return Example(inputs, target.astype(np.float32), weight.astype(np.float32), scale), first
 
 
