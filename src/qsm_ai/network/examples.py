@@ -208,7 +208,7 @@ def prepare_examples(
     truth = np.where(sought, head.chi - head.chi[sought].mean(), 0).astype(np.float32)
     door = _Door(
         mask=mask[box],
-        brain=head.brain[box],
+        sought=sought[box],
         known=reliable(fit.standard_error, mask)[box],
         field_error=fit.standard_error[box],
         truth=truth[box],
@@ -239,7 +239,7 @@ class _Door:
     """What is the same each time that a scan stands at the network's door, cropped to the mask."""
 
     mask: NDArray[np.bool_]
-    brain: NDArray[np.bool_]
+    sought: NDArray[np.bool_]
     known: NDArray[np.bool_]
     field_error: Volume
     truth: Volume
@@ -250,7 +250,7 @@ class _Door:
         inverter = Inverter(local_field, *self.geometry)
         inputs, first, scale = network_inputs(inverter, self.field_error, self.mask, self.known)
         trust = np.where(self.known, np.float32(1), np.float32(TRUST_IN_LOST_FIELD))
-        weight = (self.mask & self.brain) * trust
+        weight = self.sought * trust
         # A constant is what no field tells, and no patch could know.
         error = self.truth - first
         target = (error - np.average(error, weights=weight)) / np.float32(scale) * self.mask
