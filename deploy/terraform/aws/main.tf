@@ -83,7 +83,8 @@ module "services" {
   worker             = var.worker
   oidc               = var.oidc
 
-  log_user_key_secret_arn = var.log_user_key_secret_arn
+  log_user_key_secret_arn       = var.log_user_key_secret_arn
+  rate_limit_storage_secret_arn = var.rate_limit_storage_secret_arn
 
   triton_address = module.triton.grpc_address
   bucket         = module.storage.bucket

@@ -127,6 +127,12 @@ variable "log_user_key_secret_arn" {
   default     = null
 }
 
+variable "rate_limit_storage_secret_arn" {
+  description = "Secret with the address of a Redis where backends count requests together; null lets each count alone."
+  type        = string
+  default     = null
+}
+
 variable "waf" {
   description = "A web application firewall in front: on or off, and requests that one address may make in five minutes."
   type = object({

@@ -77,6 +77,8 @@ module "services" {
   database_host   = module.database.host
   password_secret = module.database.password_secret
 
+  rate_limit_storage_secret = var.rate_limit_storage_secret
+
   depends_on = [google_project_service.this]
 }
 

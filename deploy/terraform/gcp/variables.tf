@@ -93,6 +93,12 @@ variable "database_tier" {
   default     = "db-custom-1-3840"
 }
 
+variable "rate_limit_storage_secret" {
+  description = "Id of a secret with the address of a Redis where backends count requests together; empty for none."
+  type        = string
+  default     = ""
+}
+
 variable "deletion_protection" {
   description = "Refuse to delete database and cluster."
   type        = bool

@@ -256,14 +256,17 @@ run "the_door_is_tls_and_leads_each_path_to_its_tier" {
     backend                 = { cpu = 1024, memory = 4096, min = 1, max = 6 }
     worker                  = { cpu = 4096, memory = 8192, min = 1, max = 6, spot = true }
     log_user_key_secret_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:log"
-    oidc                    = { issuer = "https://id.example.org", audience = "qsm-ai", user_role = "", email_domains = ["example.org"] }
-    triton_address          = "triton.internal:8001"
-    bucket                  = "scans"
-    bucket_arn              = "arn:aws:s3:::scans"
-    bucket_key_arn          = "arn:aws:kms:eu-central-1:123456789012:key/1"
-    log_bucket              = "logs"
-    log_retention_days      = 30
-    log_key_arn             = "arn:aws:kms:eu-central-1:123456789012:key/3"
+
+    rate_limit_storage_secret_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:redis"
+
+    oidc               = { issuer = "https://id.example.org", audience = "qsm-ai", user_role = "", email_domains = ["example.org"] }
+    triton_address     = "triton.internal:8001"
+    bucket             = "scans"
+    bucket_arn         = "arn:aws:s3:::scans"
+    bucket_key_arn     = "arn:aws:kms:eu-central-1:123456789012:key/1"
+    log_bucket         = "logs"
+    log_retention_days = 30
+    log_key_arn        = "arn:aws:kms:eu-central-1:123456789012:key/3"
     database = {
       host       = "db.internal"
       name       = "qsm"
@@ -318,6 +321,14 @@ run "the_door_is_tls_and_leads_each_path_to_its_tier" {
   assert {
     condition     = !contains([for s in data.aws_iam_policy_document.start["frontend"].statement : s.sid], "Secret")
     error_message = "The frontend may read the database's password."
+  }
+
+  assert {
+    condition = [
+      for tier, task in aws_ecs_task_definition.tier : tier
+      if contains(jsondecode(task.container_definitions)[0].secrets[*].name, "QSM_RATE_LIMIT_STORAGE")
+    ] == ["backend"]
+    error_message = "Requests are counted by each backend alone, or others read where."
   }
 
   assert {

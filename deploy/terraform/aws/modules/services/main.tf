@@ -35,8 +35,12 @@ locals {
       })
       entry   = null
       command = null
-      secrets = local.secrets
-      busy    = 60
+      # The address may hold a password.
+      secrets = merge(
+        local.secrets,
+        var.rate_limit_storage_secret_arn == null ? {} : { QSM_RATE_LIMIT_STORAGE = var.rate_limit_storage_secret_arn },
+      )
+      busy = 60
     }
     # The same image with another command; it takes jobs from the database and answers nobody.
     worker = {
@@ -142,9 +146,13 @@ data "aws_iam_policy_document" "start" {
   dynamic "statement" {
     for_each = length(each.value.secrets) > 0 ? [1] : []
     content {
-      sid       = "Secret"
-      actions   = ["secretsmanager:GetSecretValue"]
-      resources = compact([var.database.secret_arn, var.log_user_key_secret_arn])
+      sid     = "Secret"
+      actions = ["secretsmanager:GetSecretValue"]
+      resources = compact([
+        var.database.secret_arn,
+        var.log_user_key_secret_arn,
+        each.key == "backend" ? var.rate_limit_storage_secret_arn : null,
+      ])
     }
   }
 

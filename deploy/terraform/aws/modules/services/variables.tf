@@ -87,6 +87,11 @@ variable "log_user_key_secret_arn" {
   type        = string
 }
 
+variable "rate_limit_storage_secret_arn" {
+  description = "Secret with the address of a Redis where backends count requests together; null lets each count alone."
+  type        = string
+}
+
 variable "triton_address" {
   description = "host:port of Triton's gRPC."
   type        = string

@@ -61,6 +61,14 @@ resource "google_service_account" "tier" {
   display_name = "${var.name}: ${each.key}"
 }
 
+resource "google_secret_manager_secret_iam_member" "rate_limit_storage" {
+  count = var.rate_limit_storage_secret == "" ? 0 : 1
+
+  secret_id = var.rate_limit_storage_secret
+  role      = "roles/secretmanager.secretAccessor"
+  member    = "serviceAccount:${google_service_account.tier["backend"].email}"
+}
+
 resource "google_cloud_run_v2_service" "tier" {
   for_each = local.tiers
 
@@ -142,6 +150,20 @@ resource "google_cloud_run_v2_service" "tier" {
         }
       }
 
+      # The address may hold a password.
+      dynamic "env" {
+        for_each = each.key == "backend" && var.rate_limit_storage_secret != "" ? ["QSM_RATE_LIMIT_STORAGE"] : []
+        content {
+          name = env.value
+          value_source {
+            secret_key_ref {
+              secret  = var.rate_limit_storage_secret
+              version = "latest"
+            }
+          }
+        }
+      }
+
       dynamic "volume_mounts" {
         for_each = each.key == "backend" ? ["data"] : []
         content {
@@ -162,6 +184,9 @@ resource "google_cloud_run_v2_service" "tier" {
       }
     }
   }
+
+  # Cloud Run reads its secrets when it starts.
+  depends_on = [google_secret_manager_secret_iam_member.rate_limit_storage]
 }
 
 # The backend's image with another command. A pool does not grow by itself: `worker.instances` says how many there are.

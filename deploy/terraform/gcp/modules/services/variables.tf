@@ -79,3 +79,8 @@ variable "password_secret" {
   description = "Secret with the database's password."
   type        = string
 }
+
+variable "rate_limit_storage_secret" {
+  description = "Id of a secret with the address of a Redis where backends count requests together; empty for none."
+  type        = string
+}
