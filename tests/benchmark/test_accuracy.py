@@ -1,5 +1,6 @@
 """What is measured, and what is not measured again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ pytest.importorskip("qsm_forward")
 
 from qsm_ai.benchmark.accuracy import STARTS, Score, key_of, measure, read_scores, slice_file
 from qsm_ai.benchmark.cases import Case
+from qsm_ai.benchmark.charts import draw_maps
 from qsm_ai.benchmark.record import write_record
 from qsm_ai.benchmark.report import BEGIN, END, write_report
 
@@ -72,6 +74,19 @@ def test_slices_of_truth_and_maps_are_kept(scores: list[Score], slices: Path) ->
     truth = np.load(slice_file(slices, CASE.name, "truth"))
     assert truth.min() < -1
     assert np.load(slice_file(slices, CASE.name, "phase, tkd")).shape == truth.shape
+
+
+def test_maps_are_drawn_of_one_set_where_another_has_scores_and_no_slices(
+    scores: list[Score], slices: Path, tmp_path: Path
+) -> None:
+    for kind in ("truth", "phase, tkd"):
+        slice_file(tmp_path, "quick reference", kind).write_bytes(
+            slice_file(slices, CASE.name, kind).read_bytes()
+        )
+    both = [replace(score, case=name) for name in ("quick reference", "bare head") for score in scores]
+    assert draw_maps(both, tmp_path, tmp_path / "maps.png")
+    assert not draw_maps([s for s in both if s.case == "bare head"], tmp_path, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_a_head_with_real_anatomy_needs_its_labels() -> None:
