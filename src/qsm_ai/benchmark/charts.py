@@ -96,10 +96,10 @@ def draw_maps(scores: Sequence[Score], slices: Path, picture: Path) -> bool:
         False, and nothing written, where no slices are kept.
     """
     names = {score.case for score in scores}
-    cases = [c for c in CASES if c.name in names and c.axis in PICTURED]
-    cases = [c for c in cases if slice_file(slices, c.name, "truth").is_file()]
-    full = any(not c.quick for c in cases)
-    cases = [c for c in cases if c.quick != full]
+    pictured = [c for c in CASES if c.name in names and c.axis in PICTURED]
+    kept = [c for c in pictured if slice_file(slices, c.name, "truth").is_file()]
+    full = any(not c.quick for c in kept)
+    cases = [c for c in kept if c.quick != full]
     used = [m for m in METHODS if any(slice_file(slices, c.name, f"phase, {m}").is_file() for c in cases)]
     if not cases or not used:
         return False

@@ -13,10 +13,12 @@ locals {
     QSM_OIDC_USER_ROLE     = var.oidc.user_role
     QSM_OIDC_EMAIL_DOMAINS = join(",", var.oidc.email_domains)
   })
+  # One entry of the database's secret, which holds the user's name, too.
+  password_of = ":password::"
   # PGPASSWORD is read by the PostgreSQL client library itself, so that no URL holds a password. With the other one logs
   # hash users, the same on all machines.
   secrets = merge(
-    { PGPASSWORD = "${var.database.secret_arn}:password::" },
+    { PGPASSWORD = "${var.database.secret_arn}${local.password_of}" },
     var.log_user_key_secret_arn == null ? {} : { QSM_LOG_USER_KEY = var.log_user_key_secret_arn },
   )
 
@@ -146,13 +148,9 @@ data "aws_iam_policy_document" "start" {
   dynamic "statement" {
     for_each = length(each.value.secrets) > 0 ? [1] : []
     content {
-      sid     = "Secret"
-      actions = ["secretsmanager:GetSecretValue"]
-      resources = compact([
-        var.database.secret_arn,
-        var.log_user_key_secret_arn,
-        each.key == "backend" ? var.rate_limit_storage_secret_arn : null,
-      ])
+      sid       = "Secret"
+      actions   = ["secretsmanager:GetSecretValue"]
+      resources = [for secret in values(each.value.secrets) : trimsuffix(secret, local.password_of)]
     }
   }
 

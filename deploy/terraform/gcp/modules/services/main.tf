@@ -34,6 +34,12 @@ locals {
         QSM_WORKERS      = "0"
         QSM_CORS_ORIGINS = "https://${var.domain}"
       })
+      # PGPASSWORD is read by the PostgreSQL client library itself, so that no URL holds a password. The other address may
+      # hold one.
+      secrets = merge(
+        { PGPASSWORD = var.password_secret },
+        var.rate_limit_storage_secret == "" ? {} : { QSM_RATE_LIMIT_STORAGE = var.rate_limit_storage_secret },
+      )
     }
     frontend = {
       image     = var.images.frontend
@@ -50,6 +56,7 @@ locals {
       environment = {
         QSM_API_URL = "https://${var.name}-backend-${data.google_project.this.number}.${var.region}.run.app"
       }
+      secrets = {}
     }
   }
 }
@@ -136,28 +143,13 @@ resource "google_cloud_run_v2_service" "tier" {
         }
       }
 
-      # Read by the PostgreSQL client library itself, so that no URL holds a password.
       dynamic "env" {
-        for_each = each.key == "backend" ? ["PGPASSWORD"] : []
+        for_each = each.value.secrets
         content {
-          name = env.value
+          name = env.key
           value_source {
             secret_key_ref {
-              secret  = var.password_secret
-              version = "latest"
-            }
-          }
-        }
-      }
-
-      # The address may hold a password.
-      dynamic "env" {
-        for_each = each.key == "backend" && var.rate_limit_storage_secret != "" ? ["QSM_RATE_LIMIT_STORAGE"] : []
-        content {
-          name = env.value
-          value_source {
-            secret_key_ref {
-              secret  = var.rate_limit_storage_secret
+              secret  = env.value
               version = "latest"
             }
           }
