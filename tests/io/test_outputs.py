@@ -148,6 +148,8 @@ def test_a_methods_paragraph_exists_for_every_way(
         assert ("QSM-ViT (qsm_vit 1)" in text) == (method == "qsm-vit")
         again = method == "qsm-vit" and background != "v-sharp" and start != "local_field"
         assert (f"in {PASSES} passes" in text) == again
+        guided = method == "qsm-vit" and scan.magnitude is not None
+        assert ("where the magnitude does" in text) == guided
         assert all(f"[{i}]" in text for i in range(1, len(citations) + 1))
         assert text.endswith("without referencing.")
 

@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from qsm_ai.physics.dipole import forward_field
+from qsm_ai.physics.edges import Edges, magnitude_edges
 from qsm_ai.physics.inversion import tikhonov, tkd
 from qsm_ai.physics.total_variation import total_variation
 
@@ -101,6 +102,58 @@ def test_what_lies_outside_the_mask_does_not_count() -> None:
     assert recovered.dtype == np.float32
     assert not recovered[~mask].any()
     np.testing.assert_array_equal(total_variation(junk, mask, VOXEL, B0, iterations=5), recovered)
+
+
+def magnitude_of(chi: Volume, noise: float = 0.01) -> Volume:
+    """A magnitude whose tissues end where those of the map do, with contrasts of its own."""
+    tissues = np.unique(chi)
+    contrast = np.random.default_rng(1).permutation(np.linspace(0.6, 1.2, len(tissues)))
+    clean = contrast[np.searchsorted(tissues, chi)]
+    return (clean + np.random.default_rng(2).normal(0, noise, chi.shape)).astype(np.float32)[None]
+
+
+@pytest.mark.parametrize("voxel_size", [VOXEL, (0.75, 1.0, 1.5)])
+@pytest.mark.parametrize("noise", [0.0005, 0.003])
+def test_edges_of_the_magnitude_make_the_map_better(
+    noise: float, voxel_size: tuple[float, float, float]
+) -> None:
+    chi, mask = phantom(voxel_size)
+    field = noisy_field(chi, mask, noise, voxel_size)
+    edges = magnitude_edges(magnitude_of(chi), mask, voxel_size)
+    without = total_variation(field, mask, voxel_size, B0, iterations=50)
+    with_edges = total_variation(field, mask, voxel_size, B0, iterations=50, edges=edges)
+    assert error(with_edges, chi, mask) < 0.8 * error(without, chi, mask)
+
+
+def test_edges_that_the_map_does_not_have_do_little_harm() -> None:
+    chi, mask = phantom()
+    field = noisy_field(chi, mask, 0.002)
+    elsewhere = np.flip(magnitude_of(chi), axis=(1, 2, 3)).copy()
+    with_edges = total_variation(
+        field, mask, VOXEL, B0, iterations=50, edges=magnitude_edges(elsewhere, mask, VOXEL)
+    )
+    without = total_variation(field, mask, VOXEL, B0, iterations=50)
+    assert error(with_edges, chi, mask) < 1.15 * error(without, chi, mask)
+
+
+def test_edges_that_say_nothing_change_nothing() -> None:
+    chi, mask = phantom()
+    field = noisy_field(chi, mask, 0.002)
+    none = Edges(np.ones(chi.shape, np.float32), np.zeros((3, *chi.shape), np.float32))
+    np.testing.assert_array_equal(
+        total_variation(field, mask, VOXEL, B0, iterations=10, edges=none),
+        total_variation(field, mask, VOXEL, B0, iterations=10),
+    )
+
+
+def test_the_opposite_field_has_the_opposite_map() -> None:
+    chi, mask = phantom()
+    field = noisy_field(chi, mask, 0.002)
+    edges = magnitude_edges(magnitude_of(chi), mask, VOXEL)
+    one, other = (
+        total_variation(f, mask, VOXEL, B0, iterations=5, edges=edges) for f in (field, np.negative(field))
+    )
+    np.testing.assert_allclose(other, -one, atol=1e-6)
 
 
 def test_a_weight_that_is_not_positive_and_an_empty_mask_are_refused() -> None:

@@ -7,15 +7,19 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from qsm_ai.physics.edges import Edges, magnitude_edges
 from qsm_ai.physics.inversion import Inverter, tikhonov
 from qsm_ai.physics.referencing import reference
 from qsm_ai.physics.total_variation import total_variation
 from qsm_ai.reconstruction.inputs import (
     CHANNELS,
     ERROR_CEILING,
+    LEAST_WEIGHT,
+    MOST_WEIGHT,
     SMALLEST_SCALE,
     SMOOTH,
     USUAL_SCALE,
+    edge_weight,
     network_inputs,
 )
 
@@ -43,17 +47,35 @@ def error(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     return spread.astype(np.float32)
 
 
-def inputs_of(field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_]) -> Inputs:
-    return network_inputs(Inverter(field, VOXEL, DIRECTION), error, mask)
+@pytest.fixture(scope="module")
+def edges(mask: NDArray[np.bool_]) -> Edges:
+    tissue = gaussian_filter(np.random.default_rng(2).standard_normal(SHAPE), 3) > 0
+    return magnitude_edges(np.where(tissue, 1.0, 0.7).astype(np.float32)[None], mask, VOXEL)
 
 
+def inputs_of(
+    field: NDArray[np.float32],
+    error: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    edges: Edges | None = None,
+) -> Inputs:
+    return network_inputs(Inverter(field, VOXEL, DIRECTION), error, mask, edges=edges)
+
+
+@pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize("factor", [0.3, 2.0, 50.0])
 def test_a_scan_times_a_factor_has_the_same_inputs(
-    factor: float, field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_]
+    factor: float,
+    guided: bool,
+    field: NDArray[np.float32],
+    error: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    edges: Edges,
 ) -> None:
-    inputs, first, scale = inputs_of(field, error, mask)
+    known = edges if guided else None
+    inputs, first, scale = inputs_of(field, error, mask, known)
     times = np.float32(factor)
-    inputs_too, first_too, scale_too = inputs_of(times * field, times * error, mask)
+    inputs_too, first_too, scale_too = inputs_of(times * field, times * error, mask, known)
     assert scale_too == pytest.approx(factor * scale, rel=1e-5)
     np.testing.assert_allclose(inputs_too, inputs, atol=1e-4)
     np.testing.assert_allclose(first_too, factor * first, atol=1e-5 * factor)
@@ -74,6 +96,31 @@ def test_channels_are_what_their_names_say(
     np.testing.assert_allclose(first, reference(least, mask, "mean"), atol=1e-6)
     np.testing.assert_allclose(named["total_variation"] * scale, first, atol=1e-6)
     np.testing.assert_array_equal(named["mask"], mask)
+
+
+def test_edges_of_the_magnitude_shape_the_classical_map_and_nothing_else(
+    field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_], edges: Edges
+) -> None:
+    without, _, scale = inputs_of(field, error, mask)
+    guided, first, scale_too = inputs_of(field, error, mask, edges)
+    assert scale_too == scale
+    for name, one, other in zip(CHANNELS, without, guided, strict=True):
+        assert np.array_equal(one, other) == (name != "total_variation")
+    factor = np.float32(USUAL_SCALE / scale)
+    weight = edge_weight(error[mask], scale)
+    least = total_variation(field * factor, mask, VOXEL, DIRECTION, weight, edges=edges) / factor
+    np.testing.assert_allclose(first, reference(least, mask, "mean"), atol=1e-6)
+
+
+def test_beside_edges_total_variation_weighs_more_the_noisier_the_field() -> None:
+    quiet, usual, loud, deafening = (
+        edge_weight(np.full(10, noise, np.float32), USUAL_SCALE) for noise in (1e-5, 2e-3, 3e-3, 1.0)
+    )
+    assert quiet == LEAST_WEIGHT
+    assert usual == pytest.approx(3.6e-3 * 2e-3 / USUAL_SCALE, rel=1e-5)
+    assert loud == pytest.approx(1.5 * usual, rel=1e-5)
+    assert deafening == MOST_WEIGHT
+    assert edge_weight(np.zeros(0, np.float32), USUAL_SCALE) == LEAST_WEIGHT
 
 
 def test_the_scale_is_the_robust_spread_of_the_smoother_map(

@@ -34,6 +34,7 @@ PDF = Citation("Liu et al., NMR Biomed 2011", "10.1002/nbm.1670")
 V_SHARP = Citation("Wu et al., Magn Reson Med 2012", "10.1002/mrm.23000")
 TKD = Citation("Shmueli et al., Magn Reson Med 2009", "10.1002/mrm.22135")
 TIKHONOV_AND_TV = Citation("Bilgic et al., Magn Reson Med 2014", "10.1002/mrm.25029")
+EDGES = Citation("Liu et al., NeuroImage 2012", "10.1016/j.neuroimage.2011.08.082")
 DIPOLE = Citation("Salomir et al., Concepts Magn Reson B 2003", "10.1002/cmr.b.10083")
 
 _UNWRAPPING = {
@@ -110,9 +111,12 @@ def methods_paragraph(scan: Scan, options: Options, network: str | None) -> tupl
     direction = ", ".join(f"{b:.4f}" for b in scan.b0_direction)
     repeated = scan.local_field is None and options.background != "v-sharp"
     if options.method == "qsm-vit":
+        guided = scan.magnitude is not None
         sentences.append(
             f"The dipole inversion {cite(DIPOLE)} used QSM-ViT ({network or 'no model'}): a total-variation "
-            f"map {cite(TIKHONOV_AND_TV)} was corrected patch by patch by a convolutional transformer "
+            f"map {cite(TIKHONOV_AND_TV)}"
+            + (f", free to step where the magnitude does {cite(EDGES)}, " if guided else " ")
+            + "was corrected patch by patch by a convolutional transformer "
             f"network {_AGAIN if repeated else ''}and then held to the measured field inside the mask,"
         )
     else:

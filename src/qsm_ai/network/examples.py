@@ -15,6 +15,7 @@ from qsm_ai.network.anatomy import Head, simulate_head
 from qsm_ai.network.geometry import Triple, Volume, bounding_box, random_direction, random_rotation
 from qsm_ai.network.simulation import Echoes, known_turns, simulate_echoes
 from qsm_ai.physics.dipole import forward_field
+from qsm_ai.physics.edges import Edges, magnitude_edges
 from qsm_ai.physics.field_mapping import fit_field, reliable
 from qsm_ai.physics.inversion import Inverter
 from qsm_ai.physics.referencing import reference
@@ -34,6 +35,9 @@ LARGEST_STORED = 6e4
 
 TRUST_IN_LOST_FIELD = 0.2
 """Weight of voxels whose field was lost."""
+
+WITHOUT_EDGES = 0.15
+"""Share of the scans whose classical map does without edges, as that of a scan without a magnitude."""
 
 GIVEN = 0.35
 """Share of the scans that are also shown with a local field in which nothing but noise is wrong."""
@@ -164,8 +168,9 @@ def prepare_examples(
 
     One scan stands at the network's door several times: after the background was sought knowing the
     classical map; with a network, also after it was sought knowing that one's maps; and some scans come with
-    a local field that needs no removal. What users bring differs: some of the masks are a little too small
-    or too large, and some of the phases are unwrapped by our own path following instead of the truth.
+    a local field that needs no removal and, as such fields do, without a magnitude. What users bring
+    differs: some of the masks are a little too small or too large, and some of the phases are unwrapped by
+    our own path following instead of the truth.
 
     Parameters
     ----------
@@ -220,13 +225,16 @@ def prepare_examples(
         local = forward_field(truth, *door.geometry, margin=24) + noise
         examples.append(door.example(local[box] * door.known)[0])
 
+    edges = None
+    if rng.random() >= WITHOUT_EDGES:
+        edges = magnitude_edges(echoes.magnitude[(slice(None), *box)], door.mask, head.voxel_size)
     total = np.ascontiguousarray(fit.total_field[box])
     method: Literal["pdf", "lbv"] = "pdf" if rng.random() < 0.95 else "lbv"
     removal = BackgroundRemoval(total, door.mask, door.known, *door.geometry, method=method)
-    _, chi = door.example(removal.local_field())
+    _, chi = door.example(removal.local_field(), edges)
     for turn in range(PASSES if network is not None else 1):
         inner = forward_field(reference(chi, door.mask, "mean"), *door.geometry)
-        example, chi = door.example(removal.local_field(inner))
+        example, chi = door.example(removal.local_field(inner), edges)
         examples.append(example)
         if network is not None and turn + 1 < PASSES:
             plan = plan_patches(door.mask)
@@ -245,10 +253,10 @@ class _Door:
     truth: Volume
     geometry: tuple[Triple, Triple]
 
-    def example(self, local_field: Volume) -> tuple[Example, Volume]:
+    def example(self, local_field: Volume, edges: Edges | None = None) -> tuple[Example, Volume]:
         """An example of a local field, and the classical map of it, ppm."""
         inverter = Inverter(local_field, *self.geometry)
-        inputs, first, scale = network_inputs(inverter, self.field_error, self.mask, self.known)
+        inputs, first, scale = network_inputs(inverter, self.field_error, self.mask, self.known, edges)
         trust = np.where(self.known, np.float32(1), np.float32(TRUST_IN_LOST_FIELD))
         weight = self.sought * trust
         # A constant is what no field tells, and no patch could know.

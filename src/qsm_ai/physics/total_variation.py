@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_ai.physics.dipole import dipole_kernel
+from qsm_ai.physics.edges import Edges
 from qsm_ai.physics.fourier import bounding_box, fast_shape, frequencies, irfftn, rfftn
 
 _MARGIN_MM = 12.0
@@ -21,6 +22,7 @@ def total_variation(
     regularisation: float = 4e-4,
     weights: NDArray[np.float32] | None = None,
     iterations: int = 30,
+    edges: Edges | None = None,
 ) -> NDArray[np.float32]:
     r"""The susceptibility with the least total variation that explains the field inside the mask.
 
@@ -35,6 +37,13 @@ def total_variation(
               z = \left(1 - \frac{\lambda / \mu}{|\nabla \chi + u|}\right)_+ (\nabla \chi + u), \qquad
               u \leftarrow u + \nabla \chi - z
 
+    Edges of an image, normal n and smoothness w, change what counts as variation: across them the map may
+    step, along them it may not,
+
+    .. math:: \sum | \nabla \chi - n (n \cdot \nabla \chi) | + w \, | n \cdot \nabla \chi |
+
+    and each of the two terms has a shrinkage of its own.
+
     Parameters
     ----------
     local_field : (X, Y, Z) float32, ppm
@@ -48,6 +57,8 @@ def total_variation(
         W² inside the mask; 1 when left out.
     iterations : int
         Each costs four Fourier transforms of the mask's box and its margin.
+    edges : Edges or None
+        Of this grid.
 
     Returns
     -------
@@ -61,7 +72,8 @@ def total_variation(
 
     References
     ----------
-    Bilgic et al. 2014, 10.1002/mrm.25029; Milovic et al. 2018, 10.1002/mrm.27073.
+    Bilgic et al. 2014, 10.1002/mrm.25029; Milovic et al. 2018, 10.1002/mrm.27073; with edges Liu et al. 2012,
+    10.1016/j.neuroimage.2011.08.082, and Ehrhardt and Betcke 2016, 10.1137/15M1047325.
     """
     if not regularisation > 0:
         raise ValueError("the regularisation must be positive")
@@ -89,7 +101,9 @@ def total_variation(
     filled = np.zeros(shape, dtype=np.float32)
     filled[place] = weighted_field
     spectrum = rfftn(filled) * data_filter
-    gradient = _ShrunkGradient(shape, voxel_size, np.float32(1 / _STIFFNESS))
+    gradient = _ShrunkGradient(
+        shape, voxel_size, np.float32(1 / _STIFFNESS), None if edges is None else _laid_out(edges, box, shape)
+    )
     for _ in range(iterations):
         pull = gradient.step(irfftn(spectrum, shape))
         spectrum *= kernel
@@ -106,31 +120,50 @@ def total_variation(
     return chi
 
 
+def _laid_out(edges: Edges, box: tuple[slice, ...], shape: tuple[int, ...]) -> Edges:
+    """The part of the edges in a box, at the start of a grid of ``shape`` that has none elsewhere."""
+    smoothness = np.ones(shape, dtype=np.float32)
+    normal = np.zeros((3, *shape), dtype=np.float32)
+    part = edges.smoothness[box]
+    place = tuple(slice(n) for n in part.shape)
+    smoothness[place] = part
+    normal[(slice(None), *place)] = edges.normal[(slice(None), *box)]
+    return Edges(smoothness, normal)
+
+
 class _ShrunkGradient:
     """The split gradient z and its multiplier u, on a periodic grid; ``threshold`` in ppm/mm."""
 
     def __init__(
-        self, shape: tuple[int, ...], voxel_size: tuple[float, float, float], threshold: np.float32
+        self,
+        shape: tuple[int, ...],
+        voxel_size: tuple[float, float, float],
+        threshold: np.float32,
+        edges: Edges | None = None,
     ) -> None:
         self.voxel_size = voxel_size
         self.threshold = threshold
+        self.edges = edges
         self.multiplier = np.zeros((3, *shape), dtype=np.float32)
         self.along = np.empty(shape, dtype=np.float32)
         self.length = np.empty(shape, dtype=np.float32)
 
     def step(self, chi: NDArray[np.float32]) -> NDArray[np.float32]:
         """Update z and u from the map; the adjoint gradient of z − u."""
-        length = self.length
-        length.fill(0)
         for axis, h in enumerate(self.voxel_size):
             moved = self.multiplier[axis]  # becomes ∇χ + u
             _difference(chi, axis, self.along)
             self.along /= np.float32(h)
             moved += self.along
+        # u is what the threshold cuts off: ∇χ + u brought to a length of at most the threshold. With edges,
+        # what runs across them is taken out first and cut by itself.
+        across = None if self.edges is None else self._taken_out(self.edges)
+        length = self.length
+        length.fill(0)
+        for moved in self.multiplier:
             np.square(moved, out=self.along)
             length += self.along
         np.sqrt(length, out=length)
-        # u is what the threshold cuts off: ∇χ + u brought to a length of at most the threshold.
         np.maximum(length, self.threshold, out=length)
         np.divide(self.threshold, length, out=length)
         pull = np.zeros_like(chi)
@@ -139,9 +172,27 @@ class _ShrunkGradient:
             cut = np.multiply(moved, length, out=self.along)
             moved -= cut
             moved -= cut  # z − u
+            if across is not None:
+                rest, cut_across, normal = across
+                moved += rest * normal[axis]
+                cut += cut_across * normal[axis]
             _add_adjoint_difference(moved, axis, np.float32(1 / h), pull)
             self.multiplier[axis] = cut
         return pull
+
+    def _taken_out(
+        self, edges: Edges
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Take what runs across edges out of ∇χ + u; its z − u and its u along the normal, and the normal."""
+        normal = edges.normal
+        across = np.einsum("a...,a...->...", normal, self.multiplier)
+        for axis in range(3):
+            self.multiplier[axis] -= np.multiply(across, normal[axis], out=self.along)
+        most = np.multiply(edges.smoothness, self.threshold, out=self.along)
+        cut = np.clip(across, -most, most)
+        across -= cut
+        across -= cut
+        return across, cut, normal
 
 
 def _difference(volume: NDArray[np.float32], axis: int, out: NDArray[np.float32]) -> None:

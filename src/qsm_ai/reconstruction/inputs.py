@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from qsm_ai.physics.edges import Edges
 from qsm_ai.physics.inversion import Inverter
 from qsm_ai.physics.referencing import reference
 from qsm_ai.physics.total_variation import total_variation
@@ -15,6 +16,12 @@ SMOOTH = 0.05
 
 USUAL_SCALE = 0.025
 """ppm; of a healthy brain. Total variation is sought at this scale, so that it follows that of the field."""
+
+TOTAL_VARIATION_WEIGHT = 4e-4
+"""λ of total variation, ppm mm at the usual scale, without a magnitude."""
+
+NOISE_FACTOR, LEAST_WEIGHT, MOST_WEIGHT = 3.6e-3, 1.5e-4, 6e-4
+"""Of λ = 3.6·10⁻³ noise / scale, held between the two others, where the magnitude's edges are known."""
 
 ERROR_GAIN, ERROR_CEILING = 10.0, 5.0
 SMALLEST_SCALE = 1e-4
@@ -38,11 +45,33 @@ def robust_scale(chi: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
     return max(1.4826 * float(np.median(np.abs(inside - np.median(inside)))), SMALLEST_SCALE)
 
 
+def edge_weight(standard_error: NDArray[np.float32], scale: float) -> float:
+    r"""Weight λ of total variation beside the magnitude's edges.
+
+    .. math:: \lambda = 3.6 \cdot 10^{-3} \, \mathrm{median} \, \sigma / s
+
+    Parameters
+    ----------
+    standard_error : (N,) float32, ppm
+        Of the field's known voxels.
+    scale : float, ppm
+        Of the map.
+
+    Returns
+    -------
+    float, ppm mm
+        At ``USUAL_SCALE``.
+    """
+    noise = float(np.median(standard_error)) if standard_error.size else 0.0
+    return min(max(NOISE_FACTOR * noise / scale, LEAST_WEIGHT), MOST_WEIGHT)
+
+
 def network_inputs(
     inverter: Inverter,
     standard_error: NDArray[np.float32],
     mask: NDArray[np.bool_],
     known: NDArray[np.bool_] | None = None,
+    edges: Edges | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
     r"""Dimensionless inputs, so that the whole is equivariant to a change of scale.
 
@@ -60,6 +89,8 @@ def network_inputs(
     known : (X, Y, Z) bool or None
         Voxels of the mask whose field can be trusted; all of it when left out. The total-variation map
         reaches into the others: a calcification without signal still shows in the field around it.
+    edges : Edges or None
+        Of the magnitude, where the map may step; where they are known, its weight follows the noise.
 
     Returns
     -------
@@ -76,7 +107,8 @@ def network_inputs(
     factor = np.float32(USUAL_SCALE / scale)
     trusted = known.astype(np.float32)
     geometry = inverter.voxel_size, inverter.b0_direction
-    least = total_variation(field * factor, mask, *geometry, weights=trusted) / factor
+    weight = TOTAL_VARIATION_WEIGHT if edges is None else edge_weight(standard_error[known], scale)
+    least = total_variation(field * factor, mask, *geometry, weight, weights=trusted, edges=edges) / factor
     first = reference(least, mask, "mean")
     error = np.minimum(standard_error * np.float32(ERROR_GAIN / scale), np.float32(ERROR_CEILING)) * known
     inputs = np.stack([field / scale, first / scale, smooth / scale, error, trusted])

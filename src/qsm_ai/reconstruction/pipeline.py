@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from qsm_ai.physics.edges import Edges, magnitude_edges
 from qsm_ai.physics.field_mapping import fit_field, reliable
 from qsm_ai.physics.fourier import bounding_box
 from qsm_ai.physics.inversion import Inverter, tikhonov, tkd
@@ -216,6 +217,9 @@ class _Work:
     removal: BackgroundRemoval | None = None
     """Where the background can be sought again, knowing a map; V-SHARP cannot use one."""
 
+    edges: Edges | None = None
+    """Of the magnitude, where there is one: places where the classical map may step."""
+
     inverter: Inverter | None = None
     network_inputs: Volume | None = None
     classical: Volume | None = None
@@ -304,6 +308,9 @@ def _inversion(work: _Work) -> None:
     voxel_size, b0_direction = work.geometry
     method = work.options.method
     if method == "qsm-vit":
+        if work.scan.magnitude is not None:
+            sought = work.volumes["mask"]
+            work.edges = magnitude_edges(work.crop(work.scan.magnitude), sought, voxel_size)
         _prepare(work)
         if work.removal is not None:
             assert work.classical is not None  # noqa: S101 - just made
@@ -328,7 +335,7 @@ def _prepare(work: _Work) -> None:
         spread = robust_scale(work.inverter.tikhonov(SMOOTH), known)
         error = known * np.float32(cone_noise(work.inverter, known, spread))
     sought = known if work.options.background == "v-sharp" else work.volumes["mask"]
-    inputs = network_inputs(work.inverter, error, sought, known)
+    inputs = network_inputs(work.inverter, error, sought, known, work.edges)
     work.network_inputs, work.classical, work.scale = inputs
     work.noise = float(np.median(error[known]))
 
@@ -348,7 +355,7 @@ def _network(work: _Work) -> None:
         if work.prior is not None:
             _refine(work, work.prior)
         work.prior = _predict(work, turn, passes)
-    work.removal = None
+    work.removal = work.edges = None
 
 
 def _predict(work: _Work, turn: int, passes: int) -> Volume:
