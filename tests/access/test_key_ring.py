@@ -120,9 +120,12 @@ def test_the_last_use_of_a_key_that_never_rests_is_noted(room: Room) -> None:
         for _ in range(int(NOTED_EVERY) + 5):
             await room.ring.verify(text)
             room.clock.now += 1.1
-        noted = room.keys.list()[0].last_used_at
-        assert noted is not None
-        assert room.clock.now - noted < NOTED_EVERY
+        for _ in range(1000):  # notes are written beside the calls
+            noted = room.keys.list()[0].last_used_at
+            if noted is not None and room.clock.now - noted < NOTED_EVERY:
+                return
+            await asyncio.sleep(0.01)
+        pytest.fail("the last use was not noted")
 
     played(scenario)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import time
@@ -105,7 +106,9 @@ class Backend(BackendProcess):
         """Everything of a user's that lies in the data folder or in the store."""
         data = self.folder / "data"
         ours = ("jobs.db", "log-user.key")
-        found = [p for p in data.rglob("*") if p.is_file() and not p.name.startswith(ours)]
+        # os.walk, unlike Path.rglob, bears folders that vanish while it looks.
+        lying = (Path(folder, name) for folder, _, names in os.walk(data) for name in names)
+        found = [p for p in lying if p.is_file() and not p.name.startswith(ours)]
         if self.deployment.s3 is not None:
             stored = self.deployment.s3.files(self.environment["QSM_STORAGE_URL"])
             found += [path for path in stored if path.parent.name != "checks"]
