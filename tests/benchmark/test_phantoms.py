@@ -119,6 +119,7 @@ def test_the_same_phantom_enters_by_its_fields(coarse: Phantom, start: str) -> N
     assert (scan.local_field is coarse.local_field) == (start == "local field")
     assert (scan.total_field is coarse.total_field) == (start == "total field")
     assert scan.mask is coarse.scan.mask
+    assert scan.magnitude is coarse.scan.magnitude
 
 
 def test_it_enters_by_nothing_else(coarse: Phantom) -> None:

@@ -74,6 +74,7 @@ def test_what_a_folder_tells_is_what_the_contract_wants(folder: str) -> None:
     assert told["slug"] == folder
     assert stage["produces"] == ["chimap"]
     assert set(told["inputs"]) <= set(stage["consumes"])  # type: ignore[call-overload]
+    assert told.get("optional_inputs", []) == ([] if "magnitude" in told["inputs"] else ["magnitude"])  # type: ignore[operator]
     assert f"submission {told['stage']} " in (ROOT / folder / "run.sh").read_text()
 
 
@@ -83,7 +84,8 @@ def test_the_run_script_makes_a_map_in_ppm_that_resembles_the_truth(
 ) -> None:
     source = tmp_path / "in"
     source.mkdir()
-    for name in about(folder)["inputs"]:  # type: ignore[attr-defined]
+    told = about(folder)
+    for name in [*told["inputs"], *told.get("optional_inputs", [])]:  # type: ignore[misc,call-overload]
         file = f"{name}.json" if name == "params" else f"{name}.nii.gz"
         (source / file).symlink_to(canonical / file)
     if about(folder)["stage"] != "end-to-end":  # the network once is enough
@@ -114,6 +116,15 @@ def test_the_public_runner_runs_and_scores_it(canonical: Path, tmp_path: Path) -
     assert run.returncode == 0, run.stdout + run.stderr
     assert (tmp_path / "chimap.nii.gz").is_file()
     assert "xsim" in run.stdout.lower()
+
+
+@pytest.mark.parametrize("stage", submission.STAGES)
+def test_a_magnitude_is_read_where_there_is_one(stage: str, canonical: Path, tmp_path: Path) -> None:
+    assert submission.read_scan(stage, canonical).magnitude is not None
+    for file in canonical.iterdir():
+        if file.name != "magnitude.nii.gz":
+            (tmp_path / file.name).symlink_to(file)
+    assert submission.read_scan(stage, tmp_path).magnitude is None
 
 
 def test_another_stage_is_refused(tmp_path: Path) -> None:

@@ -181,6 +181,15 @@ def test_a_field_needs_a_mask_and_no_field_strength(files: Files, phantom: Phant
     assert scan.field_strength == 7
 
 
+def test_a_magnitude_of_any_number_of_echoes_may_stand_beside_a_field(files: Files, phantom: Phantom) -> None:
+    for magnitude, echoes in (([files.magnitude], 3), (files.echo_magnitude[:1], 1)):
+        scan = load_scan(magnitude_files=magnitude, local_field=files.local_field, mask_file=files.mask)
+        assert scan.magnitude is not None
+        assert scan.magnitude.shape == (echoes, *phantom.chi.shape)
+        assert scan.magnitude.max() == 1
+        assert not scan.echo_times
+
+
 # The table of bad input: what is wrong, how it is given, which refusal, and a word of its mend.
 Case = Callable[[Callable[..., Path], "Files", "Phantom"], dict[str, Any]]
 

@@ -146,6 +146,18 @@ def test_edges_that_say_nothing_change_nothing() -> None:
     )
 
 
+def test_a_prior_is_kept_where_it_weighs_most_and_mended_where_the_field_knows_better() -> None:
+    chi, mask = phantom()
+    field = noisy_field(chi, mask, 0.002)
+    wrong = np.random.default_rng(3).normal(0, 0.02, chi.shape) * mask
+    prior = (chi + wrong).astype(np.float32)
+    kept = total_variation(field, mask, VOXEL, B0, 1e-8, prior=prior, prior_weight=1e4)
+    np.testing.assert_allclose(kept[mask] - kept[mask].mean(), prior[mask] - prior[mask].mean(), atol=1e-4)
+    merged = total_variation(field, mask, VOXEL, B0, prior=prior, prior_weight=0.01)
+    alone = total_variation(field, mask, VOXEL, B0)
+    assert error(merged, chi, mask) < min(error(alone, chi, mask), error(prior, chi, mask))
+
+
 def test_the_opposite_field_has_the_opposite_map() -> None:
     chi, mask = phantom()
     field = noisy_field(chi, mask, 0.002)
@@ -160,5 +172,7 @@ def test_a_weight_that_is_not_positive_and_an_empty_mask_are_refused() -> None:
     chi, mask = phantom()
     with pytest.raises(ValueError, match="positive"):
         total_variation(chi, mask, VOXEL, B0, regularisation=0)
+    with pytest.raises(ValueError, match="prior"):
+        total_variation(chi, mask, VOXEL, B0, prior=chi, prior_weight=0)
     with pytest.raises(ValueError, match="empty"):
         total_variation(chi, np.zeros_like(mask), VOXEL, B0)

@@ -9,23 +9,24 @@ from scipy.ndimage import gaussian_filter
 
 from qsm_ai.physics.edges import Edges, magnitude_edges
 from qsm_ai.physics.inversion import Inverter, tikhonov
+from qsm_ai.physics.noise import cone_noise
 from qsm_ai.physics.referencing import reference
 from qsm_ai.physics.total_variation import total_variation
 from qsm_ai.reconstruction.inputs import (
     CHANNELS,
     ERROR_CEILING,
+    ERROR_GAIN,
     LEAST_WEIGHT,
     MOST_WEIGHT,
     SMALLEST_SCALE,
     SMOOTH,
     USUAL_SCALE,
+    NetworkInputs,
     edge_weight,
     network_inputs,
 )
 
 SHAPE, VOXEL, DIRECTION = (28, 26, 24), (1.0, 1.2, 1.5), (0.0, 0.6, 0.8)
-
-Inputs = tuple[NDArray[np.float32], NDArray[np.float32], float]
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +56,10 @@ def edges(mask: NDArray[np.bool_]) -> Edges:
 
 def inputs_of(
     field: NDArray[np.float32],
-    error: NDArray[np.float32],
+    error: NDArray[np.float32] | None,
     mask: NDArray[np.bool_],
     edges: Edges | None = None,
-) -> Inputs:
+) -> NetworkInputs:
     return network_inputs(Inverter(field, VOXEL, DIRECTION), error, mask, edges=edges)
 
 
@@ -73,21 +74,23 @@ def test_a_scan_times_a_factor_has_the_same_inputs(
     edges: Edges,
 ) -> None:
     known = edges if guided else None
-    inputs, first, scale = inputs_of(field, error, mask, known)
+    one = inputs_of(field, error, mask, known)
     times = np.float32(factor)
-    inputs_too, first_too, scale_too = inputs_of(times * field, times * error, mask, known)
-    assert scale_too == pytest.approx(factor * scale, rel=1e-5)
-    np.testing.assert_allclose(inputs_too, inputs, atol=1e-4)
-    np.testing.assert_allclose(first_too, factor * first, atol=1e-5 * factor)
+    other = inputs_of(times * field, times * error, mask, known)
+    assert other.scale == pytest.approx(factor * one.scale, rel=1e-5)
+    assert other.noise == pytest.approx(factor * one.noise, rel=1e-5)
+    np.testing.assert_allclose(other.channels, one.channels, atol=1e-4)
+    np.testing.assert_allclose(other.first, factor * one.first, atol=1e-5 * factor)
 
 
 def test_channels_are_what_their_names_say(
     field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_]
 ) -> None:
-    inputs, first, scale = inputs_of(field, error, mask)
-    assert inputs.shape == (len(CHANNELS), *SHAPE)
-    assert inputs.dtype == first.dtype == np.float32
-    named = dict(zip(CHANNELS, inputs, strict=True))
+    inputs = inputs_of(field, error, mask)
+    channels, first, scale = inputs.channels, inputs.first, inputs.scale
+    assert channels.shape == (len(CHANNELS), *SHAPE)
+    assert channels.dtype == first.dtype == np.float32
+    named = dict(zip(CHANNELS, channels, strict=True))
     np.testing.assert_allclose(named["local_field"] * scale, field, atol=1e-6)
     smooth = tikhonov(field, mask, VOXEL, DIRECTION, SMOOTH)
     np.testing.assert_allclose(named["tikhonov"] * scale, smooth, atol=1e-6)
@@ -101,32 +104,41 @@ def test_channels_are_what_their_names_say(
 def test_edges_of_the_magnitude_shape_the_classical_map_and_nothing_else(
     field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_], edges: Edges
 ) -> None:
-    without, _, scale = inputs_of(field, error, mask)
-    guided, first, scale_too = inputs_of(field, error, mask, edges)
-    assert scale_too == scale
-    for name, one, other in zip(CHANNELS, without, guided, strict=True):
+    without = inputs_of(field, error, mask)
+    guided = inputs_of(field, error, mask, edges)
+    assert guided.scale == without.scale
+    for name, one, other in zip(CHANNELS, without.channels, guided.channels, strict=True):
         assert np.array_equal(one, other) == (name != "total_variation")
-    factor = np.float32(USUAL_SCALE / scale)
-    weight = edge_weight(error[mask], scale)
+    factor = np.float32(USUAL_SCALE / guided.scale)
+    weight = edge_weight(float(np.median(error[mask])), guided.scale)
     least = total_variation(field * factor, mask, VOXEL, DIRECTION, weight, edges=edges) / factor
-    np.testing.assert_allclose(first, reference(least, mask, "mean"), atol=1e-6)
+    np.testing.assert_allclose(guided.first, reference(least, mask, "mean"), atol=1e-6)
+
+
+def test_the_noise_is_the_median_of_the_error_or_read_from_the_field(
+    field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> None:
+    assert inputs_of(field, error, mask).noise == pytest.approx(float(np.median(error[mask])))
+    without = inputs_of(field, None, mask)
+    found = cone_noise(Inverter(field, VOXEL, DIRECTION), mask, without.scale)
+    assert without.noise == pytest.approx(found, rel=1e-5)
+    shown = dict(zip(CHANNELS, without.channels, strict=True))["field_error"]
+    np.testing.assert_allclose(shown[mask], min(ERROR_GAIN * found / without.scale, ERROR_CEILING), rtol=1e-5)
+    assert not shown[~mask].any()
 
 
 def test_beside_edges_total_variation_weighs_more_the_noisier_the_field() -> None:
-    quiet, usual, loud, deafening = (
-        edge_weight(np.full(10, noise, np.float32), USUAL_SCALE) for noise in (1e-5, 2e-3, 3e-3, 1.0)
-    )
+    quiet, usual, loud, deafening = (edge_weight(noise, USUAL_SCALE) for noise in (0.0, 2e-3, 3e-3, 1.0))
     assert quiet == LEAST_WEIGHT
     assert usual == pytest.approx(3.6e-3 * 2e-3 / USUAL_SCALE, rel=1e-5)
     assert loud == pytest.approx(1.5 * usual, rel=1e-5)
     assert deafening == MOST_WEIGHT
-    assert edge_weight(np.zeros(0, np.float32), USUAL_SCALE) == LEAST_WEIGHT
 
 
 def test_the_scale_is_the_robust_spread_of_the_smoother_map(
     field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_]
 ) -> None:
-    _, _, scale = inputs_of(field, error, mask)
+    scale = inputs_of(field, error, mask).scale
     inside = tikhonov(field, mask, VOXEL, DIRECTION, SMOOTH)[mask]
     assert scale == pytest.approx(1.4826 * np.median(np.abs(inside - np.median(inside))), rel=1e-5)
 
@@ -134,23 +146,22 @@ def test_the_scale_is_the_robust_spread_of_the_smoother_map(
 def test_nothing_is_seen_outside_the_mask(
     field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_]
 ) -> None:
-    inputs, first, _ = inputs_of(field, error, mask)
-    assert not inputs[:, ~mask].any()
-    assert not first[~mask].any()
+    inputs = inputs_of(field, error, mask)
+    assert not inputs.channels[:, ~mask].any()
+    assert not inputs.first[~mask].any()
 
 
 def test_a_wild_error_is_cut_and_all_others_keep_their_order(
     field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_]
 ) -> None:
-    inputs, _, _ = inputs_of(field, error, mask)
-    channel = inputs[CHANNELS.index("field_error")]
+    channel = inputs_of(field, error, mask).channels[CHANNELS.index("field_error")]
     assert channel[10, 10, 10] == channel.max() == ERROR_CEILING
     tame = mask & (error < 1)
     assert np.corrcoef(channel[tame], error[tame])[0, 1] > 0.999
 
 
 def test_an_empty_field_is_not_blown_up(error: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
-    inputs, first, scale = inputs_of(np.zeros(SHAPE, np.float32), error, mask)
-    assert scale == SMALLEST_SCALE
-    assert np.isfinite(inputs).all()
-    assert not first.any()
+    inputs = inputs_of(np.zeros(SHAPE, np.float32), error, mask)
+    assert inputs.scale == SMALLEST_SCALE
+    assert np.isfinite(inputs.channels).all()
+    assert not inputs.first.any()

@@ -125,9 +125,10 @@ def sample_head(
     noise = np.float32(np.exp(rng.uniform(np.log(3e-4), np.log(5e-3))))
     local = forward_field(truth, head.voxel_size, echoes.b0_direction, margin=24)
     local += noise * rng.standard_normal(local.shape, dtype=np.float32)
+    beside = echoes.magnitude if rng.random() < 0.5 else None  # a field may come alone or with a magnitude
     scans = {
         "removed": _scan(head, echoes, mask, phase=echoes.phase, magnitude=echoes.magnitude),
-        "given": _scan(head, echoes, mask, local_field=(local * mask).astype(np.float32)),
+        "given": _scan(head, echoes, mask, local_field=(local * mask).astype(np.float32), magnitude=beside),
     }
     return {kind: _sample(rng, scan, head, truth, network) for kind, scan in scans.items()}
 

@@ -58,7 +58,7 @@ class Phantom:
     regions: NDArray[np.uint8]
 
     def starting_from(self, start: str) -> Scan:
-        """The same phantom, entering the pipeline later.
+        """The same phantom, entering the pipeline later, its magnitude beside it.
 
         Parameters
         ----------
@@ -83,6 +83,7 @@ class Phantom:
             grid=self.scan.grid,
             b0_direction=self.scan.b0_direction,
             field_strength=self.scan.field_strength,
+            magnitude=self.scan.magnitude,
             total_field=self.total_field if is_total else None,
             local_field=None if is_total else self.local_field,
             mask=self.scan.mask,

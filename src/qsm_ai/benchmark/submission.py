@@ -31,7 +31,7 @@ def read_scan(stage: str, folder: Path) -> Scan:
     ----------
     stage : one of ``STAGES``
     folder : Path
-        Holds ``phase``, ``totalfield`` or ``localfield`` (rad, ppm), ``mask``, and for the first stage
+        Holds ``phase``, ``totalfield`` or ``localfield`` (rad, ppm), ``mask`` and, where there is one,
         ``magnitude``, each ``.nii.gz``; and ``params.json`` with TE (s), B0 (T) and B0_dir.
 
     Returns
@@ -52,15 +52,15 @@ def read_scan(stage: str, folder: Path) -> Scan:
     if direction := params.get("B0_dir"):
         x, y, z = (float(v) for v in direction)
         known["b0_direction"] = (x, y, z)
+    magnitude = folder / "magnitude.nii.gz"
+    known["magnitude_files"] = [magnitude] if magnitude.exists() else []
     if stage == "bfr+dipole":
         return load_scan(total_field=folder / "totalfield.nii.gz", **known)
     if stage == "dipole":
         return load_scan(local_field=folder / "localfield.nii.gz", **known)
-    magnitude = folder / "magnitude.nii.gz"
     times = params["TE"] if isinstance(params["TE"], list) else [params["TE"]]
     return load_scan(
         [folder / "phase.nii.gz"],
-        [magnitude] if magnitude.exists() else [],
         te_ms=[1000 * float(t) for t in times],
         phase_sign="positive",
         **known,

@@ -70,6 +70,7 @@ def load_scan(
     phase_files : one 4D file or one 3D file per echo
         Files whose names carry an ``echo-`` are put in that order.
     magnitude_files : as the phase, optional
+        Beside a field, of any number of echoes.
     mask_file : file, optional
         Values up to 1 count from 0.5 on (a probability), whole numbers from 1 on (labels).
     sidecars : JSON files
@@ -107,7 +108,15 @@ def load_scan(
     if not phase_files:
         field_source = SourceFile.of(total_field if total_field is not None else local_field)  # type: ignore[arg-type]
         return _field_scan(
-            field_source, mask_source, extra, b0, b0_direction, local_field is not None, limits, name
+            field_source,
+            _ordered(magnitude_files),
+            mask_source,
+            extra,
+            b0,
+            b0_direction,
+            local_field is not None,
+            limits,
+            name,
         )
 
     phase_sources = _ordered(phase_files)
@@ -128,14 +137,9 @@ def load_scan(
     phase_name = first.name
     _require_content(stored, phase_name, PhaseRefusal, "phase")
 
-    magnitude = None
-    if magnitude_sources:
-        magnitude_images = _read_series(magnitude_sources, limits, "The magnitude images")
-        require_same_grid(first, magnitude_images, "Phase and magnitude")
-        magnitude = _stack(magnitude_images)
-        _check_magnitude(magnitude, magnitude_images[0].name, echoes, phase_name)
+    magnitude = _read_magnitude(magnitude_sources, first, limits, "Phase and magnitude", echoes)
+    if magnitude is not None:
         _require_different(stored, magnitude, phase_name)
-        del magnitude_images
     mask = None if mask_source is None else _read_mask(mask_source, first, limits)
 
     del phase_images
@@ -166,6 +170,7 @@ def load_scan(
 
 def _field_scan(
     source: SourceFile,
+    magnitude_sources: Sequence[SourceFile],
     mask_source: SourceFile | None,
     sidecars: Sequence[SourceFile],
     b0: float | None,
@@ -186,6 +191,7 @@ def _field_scan(
     image = read_image(source, limits)
     if image.data.shape[0] != 1:
         raise FieldRefusal("holds several volumes.", mend="Give one 3D field in ppm.", file=source.name)
+    magnitude = _read_magnitude(magnitude_sources, image, limits, "Field and magnitude")
     mask = _read_mask(mask_source, image, limits)
     _require_content(image.data, source.name, FieldRefusal, "field")
     values = np.nan_to_num(image.data[0], nan=0.0, posinf=0.0, neginf=0.0)
@@ -204,6 +210,7 @@ def _field_scan(
         grid=image.grid,
         b0_direction=_direction(direction, image, sources),
         field_strength=strength,
+        magnitude=magnitude,
         total_field=None if is_local else values,
         local_field=values if is_local else None,
         mask=mask,
@@ -259,11 +266,20 @@ def _require_content(values: NDArray[np.float32], file: str, kind: type[Refusal]
             )
 
 
-def _check_magnitude(magnitude: NDArray[np.float32], file: str, echoes: int, phase_file: str) -> None:
-    if magnitude.shape[0] != echoes:
+def _read_magnitude(
+    sources: Sequence[SourceFile], reference: Image, limits: Limits, what: str, echoes: int | None = None
+) -> NDArray[np.float32] | None:
+    """Magnitude of every echo, the largest value one; of any number of echoes beside a field."""
+    if not sources:
+        return None
+    images = _read_series(sources, limits, "The magnitude images")
+    require_same_grid(reference, images, what)
+    magnitude = _stack(images)
+    file = images[0].name
+    if echoes is not None and magnitude.shape[0] != echoes:
         raise GridRefusal(
             f"Phase and magnitude have different numbers of echoes: {magnitude.shape[0]} here, "
-            f"{echoes} in {phase_file}.",
+            f"{echoes} in {reference.name}.",
             mend="Give the magnitude of every echo, or none.",
             file=file,
         )
@@ -279,6 +295,7 @@ def _check_magnitude(magnitude: NDArray[np.float32], file: str, echoes: int, pha
         )
     np.clip(magnitude, 0.0, None, out=magnitude)
     magnitude /= np.float32(high)
+    return magnitude
 
 
 def _require_different(stored: NDArray[np.float32], magnitude: NDArray[np.float32], file: str) -> None:

@@ -39,8 +39,9 @@ TRUST_IN_LOST_FIELD = 0.2
 WITHOUT_EDGES = 0.15
 """Share of the scans whose classical map does without edges, as that of a scan without a magnitude."""
 
-GIVEN = 0.35
-"""Share of the scans that are also shown with a local field in which nothing but noise is wrong."""
+GIVEN, GIVEN_WITHOUT_EDGES = 0.35, 0.5
+"""Share of the scans that are also shown with a local field in which nothing but noise is wrong, and of these
+the share without a magnitude."""
 
 
 @dataclass(frozen=True)
@@ -166,11 +167,11 @@ def prepare_examples(
 ) -> list[Example]:
     """Take a scan through unwrapping, field mapping and background removal, as the pipeline does.
 
-    One scan stands at the network's door several times: after the background was sought knowing the
-    classical map; with a network, also after it was sought knowing that one's maps; and some scans come with
-    a local field that needs no removal and, as such fields do, without a magnitude. What users bring
-    differs: some of the masks are a little too small or too large, and some of the phases are unwrapped by
-    our own path following instead of the truth.
+    One scan stands at the network's door several times: after the background was sought knowing the classical
+    map; with a network, also after it was sought knowing that one's maps; and some scans come with a local
+    field that needs no removal, as often with a magnitude as without. What users bring differs: some of the
+    masks are a little too small or too large, and some of the phases are unwrapped by our own path following
+    instead of the truth.
 
     Parameters
     ----------
@@ -219,15 +220,15 @@ def prepare_examples(
         truth=truth[box],
         geometry=(head.voxel_size, echoes.b0_direction),
     )
+    found = magnitude_edges(echoes.magnitude[(slice(None), *box)], door.mask, head.voxel_size)
     examples = []
     if rng.random() < GIVEN and len(echoes.echo_times) > 1:  # a single echo's offset is more than noise
         noise = fit.total_field - echoes.true_field
         local = forward_field(truth, *door.geometry, margin=24) + noise
-        examples.append(door.example(local[box] * door.known)[0])
+        beside = found if rng.random() >= GIVEN_WITHOUT_EDGES else None
+        examples.append(door.example(local[box] * door.known, beside)[0])
 
-    edges = None
-    if rng.random() >= WITHOUT_EDGES:
-        edges = magnitude_edges(echoes.magnitude[(slice(None), *box)], door.mask, head.voxel_size)
+    edges = found if rng.random() >= WITHOUT_EDGES else None
     total = np.ascontiguousarray(fit.total_field[box])
     method: Literal["pdf", "lbv"] = "pdf" if rng.random() < 0.95 else "lbv"
     removal = BackgroundRemoval(total, door.mask, door.known, *door.geometry, method=method)
@@ -256,13 +257,14 @@ class _Door:
     def example(self, local_field: Volume, edges: Edges | None = None) -> tuple[Example, Volume]:
         """An example of a local field, and the classical map of it, ppm."""
         inverter = Inverter(local_field, *self.geometry)
-        inputs, first, scale = network_inputs(inverter, self.field_error, self.mask, self.known, edges)
+        made = network_inputs(inverter, self.field_error, self.mask, self.known, edges)
         trust = np.where(self.known, np.float32(1), np.float32(TRUST_IN_LOST_FIELD))
         weight = self.sought * trust
         # A constant is what no field tells, and no patch could know.
-        error = self.truth - first
-        target = (error - np.average(error, weights=weight)) / np.float32(scale) * self.mask
-        return Example(inputs, target.astype(np.float32), weight.astype(np.float32), scale), first
+        error = self.truth - made.first
+        target = (error - np.average(error, weights=weight)) / np.float32(made.scale) * self.mask
+        example = Example(made.channels, target.astype(np.float32), weight.astype(np.float32), made.scale)
+        return example, made.first
 
 
 def write_pool(

@@ -59,7 +59,6 @@ def magnitude_edges(
     if not mask.any():
         raise ValueError("the mask is empty")
     combined = np.sqrt(np.einsum("e...,e...->...", magnitude, magnitude))
-    combined /= max(float(combined[mask].mean()), float(np.finfo(np.float32).tiny))
     normal = np.zeros((3, *mask.shape), dtype=np.float32)
     for axis, h in enumerate(voxel_size):
         values, inside, slope = (np.moveaxis(volume, axis, 0) for volume in (combined, mask, normal[axis]))

@@ -66,6 +66,7 @@ class OuterSources:
         self._strength = np.ones(self._shape, dtype=np.float32)
         self._strength[self._place][inner] = inner_strength
         self._found: NDArray[np.float32] | None = None
+        self._explained: NDArray[np.float32] | None = None
 
     def remove(
         self,
@@ -94,15 +95,16 @@ class OuterSources:
         unexplained = field
         if inner_field is not None:
             unexplained = field - inner_field[self._box] * inner
-        if self._found is None:
+        if self._found is None or self._explained is None:
             sources = np.zeros(self._shape, dtype=np.float32)
         else:
             # What the weak inner sources explained is now in the inner field, as far as it is true.
             sources = self._found
-            unexplained = unexplained - self._field(sources)
+            unexplained = unexplained - self._explained
         self._found = self._seek(sources, unexplained, iterations)
+        self._explained = self._field(self._found)
         local = np.zeros(total_field.shape, dtype=np.float32)
-        local[self._box] = (field - self._field(self._found)) * inner
+        local[self._box] = (field - self._explained) * inner
         return local
 
     def _seek(

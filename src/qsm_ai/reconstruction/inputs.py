@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from qsm_ai.physics.edges import Edges
 from qsm_ai.physics.inversion import Inverter
+from qsm_ai.physics.noise import cone_noise
 from qsm_ai.physics.referencing import reference
 from qsm_ai.physics.total_variation import total_variation
 
@@ -28,6 +31,28 @@ SMALLEST_SCALE = 1e-4
 """ppm; below it a volume holds nothing but rounding, and dividing by it would blow that up."""
 
 
+@dataclass(frozen=True)
+class NetworkInputs:
+    """What a local field has to say to the network.
+
+    Attributes
+    ----------
+    channels : (5, X, Y, Z) float32
+        In the order of ``CHANNELS``.
+    first : (X, Y, Z) float32, ppm
+        The map of least total variation, mean zero in the mask, which the network corrects.
+    scale : float, ppm
+        What the channels were divided by.
+    noise : float, ppm
+        Median standard error of the field where it is known.
+    """
+
+    channels: NDArray[np.float32]
+    first: NDArray[np.float32]
+    scale: float
+    noise: float
+
+
 def robust_scale(chi: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
     """Spread of a map in the mask: 1.4826 times its median absolute deviation.
 
@@ -45,34 +70,33 @@ def robust_scale(chi: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
     return max(1.4826 * float(np.median(np.abs(inside - np.median(inside)))), SMALLEST_SCALE)
 
 
-def edge_weight(standard_error: NDArray[np.float32], scale: float) -> float:
+def edge_weight(noise: float, scale: float) -> float:
     r"""Weight λ of total variation beside the magnitude's edges.
 
-    .. math:: \lambda = 3.6 \cdot 10^{-3} \, \mathrm{median} \, \sigma / s
+    .. math:: \lambda = 3.6 \cdot 10^{-3} \, \sigma / s
 
     Parameters
     ----------
-    standard_error : (N,) float32, ppm
-        Of the field's known voxels.
+    noise : float, ppm
+        Median standard error σ of the field.
     scale : float, ppm
-        Of the map.
+        Robust scale s of the map.
 
     Returns
     -------
     float, ppm mm
         At ``USUAL_SCALE``.
     """
-    noise = float(np.median(standard_error)) if standard_error.size else 0.0
     return min(max(NOISE_FACTOR * noise / scale, LEAST_WEIGHT), MOST_WEIGHT)
 
 
 def network_inputs(
     inverter: Inverter,
-    standard_error: NDArray[np.float32],
+    standard_error: NDArray[np.float32] | None,
     mask: NDArray[np.bool_],
     known: NDArray[np.bool_] | None = None,
     edges: Edges | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+) -> NetworkInputs:
     r"""Dimensionless inputs, so that the whole is equivariant to a change of scale.
 
     All maps are divided by the robust scale of a smooth Tikhonov inversion inside the mask,
@@ -83,7 +107,8 @@ def network_inputs(
     ----------
     inverter : Inverter
         Of the local field (ppm), zero where it is unknown.
-    standard_error : (X, Y, Z) float32, ppm
+    standard_error : (X, Y, Z) float32, ppm, or None
+        Of the field; where it came without one, the same everywhere and read from the field itself.
     mask : (X, Y, Z) bool
         Where susceptibility is sought.
     known : (X, Y, Z) bool or None
@@ -94,11 +119,7 @@ def network_inputs(
 
     Returns
     -------
-    inputs : (5, X, Y, Z) float32
-        In the order of ``CHANNELS``.
-    first : (X, Y, Z) float32, ppm
-        The map of least total variation, mean zero in the mask, which the network corrects.
-    scale : float, ppm
+    NetworkInputs
     """
     known = mask if known is None else known
     field = inverter.local_field * known
@@ -106,10 +127,13 @@ def network_inputs(
     scale = robust_scale(smooth, known)
     factor = np.float32(USUAL_SCALE / scale)
     trusted = known.astype(np.float32)
+    if standard_error is None:
+        standard_error = known * np.float32(cone_noise(inverter, known, scale))
+    noise = float(np.median(standard_error[known])) if known.any() else 0.0
     geometry = inverter.voxel_size, inverter.b0_direction
-    weight = TOTAL_VARIATION_WEIGHT if edges is None else edge_weight(standard_error[known], scale)
+    weight = TOTAL_VARIATION_WEIGHT if edges is None else edge_weight(noise, scale)
     least = total_variation(field * factor, mask, *geometry, weight, weights=trusted, edges=edges) / factor
     first = reference(least, mask, "mean")
     error = np.minimum(standard_error * np.float32(ERROR_GAIN / scale), np.float32(ERROR_CEILING)) * known
     inputs = np.stack([field / scale, first / scale, smooth / scale, error, trusted])
-    return inputs.astype(np.float32), first.astype(np.float32), scale
+    return NetworkInputs(inputs.astype(np.float32), first.astype(np.float32), scale, noise)

@@ -16,14 +16,14 @@ from qsm_ai.physics.fourier import bounding_box
 from qsm_ai.physics.inversion import Inverter, tikhonov, tkd
 from qsm_ai.physics.laplacian_unwrapping import unwrap_laplacian
 from qsm_ai.physics.masking import brain_mask
-from qsm_ai.physics.noise import cone_noise
 from qsm_ai.physics.r2star import r2star
 from qsm_ai.physics.referencing import csf_region, reference
 from qsm_ai.physics.total_variation import total_variation
 from qsm_ai.physics.unwrapping import unwrap_echoes
 from qsm_ai.reconstruction.calibration import shipped_calibration
+from qsm_ai.reconstruction.consistency import consistency_weight, hold_to_field
 from qsm_ai.reconstruction.evidence import Evidence
-from qsm_ai.reconstruction.inputs import SMOOTH, network_inputs, robust_scale
+from qsm_ai.reconstruction.inputs import NetworkInputs, network_inputs
 from qsm_ai.reconstruction.local_field import BackgroundRemoval
 from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.options import Options
@@ -39,9 +39,6 @@ Volume = NDArray[np.float32]
 
 MARGIN = 4
 """Voxels kept around the mask."""
-
-CONSISTENCY_FACTOR, LEAST_CONSISTENCY, MOST_CONSISTENCY = 5.0, 0.002, 2.0
-"""Of μ = 5 (noise / scale)², held between the two others: the noisier the field, the less it overrules."""
 
 PASSES = 3
 """Of the network, each on a local field that knows the map of the one before."""
@@ -218,11 +215,10 @@ class _Work:
     """Where the background can be sought again, knowing a map; V-SHARP cannot use one."""
 
     edges: Edges | None = None
-    """Of the magnitude, where there is one: places where the classical map may step."""
+    """Of the magnitude, where there is one: places where the map may step."""
 
     inverter: Inverter | None = None
-    network_inputs: Volume | None = None
-    classical: Volume | None = None
+    inputs: NetworkInputs | None = None
     scale: float = 1.0
     noise: float = 0.0
     prior: Volume | None = None
@@ -313,9 +309,9 @@ def _inversion(work: _Work) -> None:
             work.edges = magnitude_edges(work.crop(work.scan.magnitude), sought, voxel_size)
         _prepare(work)
         if work.removal is not None:
-            assert work.classical is not None  # noqa: S101 - just made
+            assert work.inputs is not None  # noqa: S101 - just made
             work.reporter.step(0.4, "once more, knowing a first map")
-            _refine(work, work.classical)
+            _refine(work, work.inputs.first)
         return
     if method == "tkd":
         chi = tkd(local, mask, voxel_size, b0_direction)
@@ -329,15 +325,10 @@ def _inversion(work: _Work) -> None:
 def _prepare(work: _Work) -> None:
     """Classical maps and network inputs of the local field as it is now."""
     work.inverter = Inverter(work.volumes["local_field"], *work.geometry)
-    known = work.valid
+    sought = work.valid if work.options.background == "v-sharp" else work.volumes["mask"]
     error = work.volumes.get("field_error")
-    if error is None:
-        spread = robust_scale(work.inverter.tikhonov(SMOOTH), known)
-        error = known * np.float32(cone_noise(work.inverter, known, spread))
-    sought = known if work.options.background == "v-sharp" else work.volumes["mask"]
-    inputs = network_inputs(work.inverter, error, sought, known, work.edges)
-    work.network_inputs, work.classical, work.scale = inputs
-    work.noise = float(np.median(error[known]))
+    work.inputs = network_inputs(work.inverter, error, sought, work.valid, work.edges)
+    work.scale, work.noise = work.inputs.scale, work.inputs.noise
 
 
 def _refine(work: _Work, chi: Volume) -> None:
@@ -355,14 +346,14 @@ def _network(work: _Work) -> None:
         if work.prior is not None:
             _refine(work, work.prior)
         work.prior = _predict(work, turn, passes)
-    work.removal = work.edges = None
+    work.removal = None
 
 
 def _predict(work: _Work, turn: int, passes: int) -> Volume:
     """The network's map, ppm."""
     assert work.network is not None  # noqa: S101 - reconstruct() sees to it
-    assert work.network_inputs is not None  # noqa: S101 - the stage before made them
-    assert work.classical is not None  # noqa: S101
+    assert work.inputs is not None  # noqa: S101 - the stage before made them
+    inputs = work.inputs
     plan = plan_patches(work.volumes["mask"])
     before, total = turn * len(plan), passes * len(plan)
 
@@ -371,11 +362,9 @@ def _predict(work: _Work, turn: int, passes: int) -> Volume:
         work.reporter.step(count / total, f"patch {count} of {total}")
 
     on_patch(0)
-    chi = predict_map(
-        work.network, plan, work.network_inputs, work.classical, work.scale, work.valid, on_patch
-    )
-    work.correction = (chi - work.classical) * work.volumes["mask"]
-    work.network_inputs = work.classical = None
+    chi = predict_map(work.network, plan, inputs.channels, inputs.first, inputs.scale, work.valid, on_patch)
+    work.correction = (chi - inputs.first) * work.volumes["mask"]
+    work.inputs = None
     return chi
 
 
@@ -383,12 +372,10 @@ def _consistency(work: _Work) -> None:
     assert work.prior is not None  # noqa: S101 - the stage before made it
     assert work.inverter is not None  # noqa: S101
     mask = work.volumes["mask"]
-    weight = CONSISTENCY_FACTOR * (work.noise / work.scale) ** 2
-    weight = min(max(weight, LEAST_CONSISTENCY), MOST_CONSISTENCY)
-    work.scores["consistency_weight"] = weight
-    chi = work.inverter.consistency(work.prior, weight, work.valid) * mask
+    work.scores["consistency_weight"] = consistency_weight(work.noise, work.scale)
+    chi = hold_to_field(work.inverter, work.prior, mask, work.valid, work.noise, work.scale, work.edges)
     work.volumes["chi"] = _referenced(work, chi, mask)
-    work.prior = work.inverter = None
+    work.prior = work.inverter = work.edges = None
 
 
 def _referenced(work: _Work, chi: Volume, mask: NDArray[np.bool_]) -> Volume:

@@ -1,0 +1,108 @@
+"""Where the network's map and the measured field meet."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsm_ai.physics.edges import Edges
+from qsm_ai.physics.inversion import Inverter
+from qsm_ai.physics.total_variation import total_variation
+from qsm_ai.reconstruction.inputs import USUAL_SCALE
+
+CONSISTENCY_FACTOR, LEAST_CONSISTENCY, MOST_CONSISTENCY = 5.0, 0.002, 2.0
+"""Of μ = 5 (noise / scale)², held between the two others: the noisier the field, the less it overrules."""
+
+BESIDE_EDGES = 0.3
+"""Share of μ where edges are known: what total variation leaves to do."""
+
+VARIATION_FACTOR, LEAST_VARIATION, MOST_VARIATION = 1.2e-3, 1e-6, 2e-4
+"""Of λ = 1.2·10⁻³ noise / scale, ppm mm at the usual scale, held between the two others."""
+
+ITERATIONS = 20
+"""Of total variation, which starts from the network's map."""
+
+
+def consistency_weight(noise: float, scale: float) -> float:
+    r"""How much the network's map weighs against the measured field.
+
+    .. math:: \mu = 5 \, (\sigma / s)^2
+
+    Parameters
+    ----------
+    noise : float, ppm
+        Median standard error of the field.
+    scale : float, ppm
+        Robust scale of the map.
+
+    Returns
+    -------
+    float
+        Between ``LEAST_CONSISTENCY`` and ``MOST_CONSISTENCY``.
+    """
+    return min(max(CONSISTENCY_FACTOR * (noise / scale) ** 2, LEAST_CONSISTENCY), MOST_CONSISTENCY)
+
+
+def hold_to_field(
+    inverter: Inverter,
+    prior: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    noise: float,
+    scale: float,
+    edges: Edges | None = None,
+) -> NDArray[np.float32]:
+    r"""The map nearest to the network's and to the measured field at once.
+
+    .. math:: \min_\chi \tfrac12 \| M (d * \chi - f) \|_2^2 + \tfrac{\mu}{2} \| \chi - \chi_0 \|_2^2
+
+    in closed form (:func:`physics.inversion.data_consistency`). Edges of the magnitude add what the network
+    does not know, as in :func:`physics.total_variation.total_variation`,
+
+    .. math:: \min_\chi \tfrac12 \| M (d * \chi - f) \|_2^2 + \tfrac{0.3 \mu}{2} \| \chi - \chi_0 \|_2^2
+              + \lambda \mathrm{TV}_{\mathrm{edges}}(\chi), \qquad \lambda = 1.2 \cdot 10^{-3} \, \sigma / s
+
+    Parameters
+    ----------
+    inverter : Inverter
+        Of the local field.
+    prior : (X, Y, Z) float32, ppm
+        The network's map χ₀.
+    mask : (X, Y, Z) bool
+        Where susceptibility is sought.
+    known : (X, Y, Z) bool
+        M, the voxels whose field can be trusted.
+    noise, scale : float, ppm
+        See :func:`consistency_weight`.
+    edges : Edges or None
+
+    Returns
+    -------
+    (X, Y, Z) float32, ppm
+        Zero outside the mask.
+
+    References
+    ----------
+    Liu et al. 2012, 10.1016/j.neuroimage.2011.08.082.
+    """
+    weight = consistency_weight(noise, scale)
+    if edges is None:
+        held: NDArray[np.float32] = inverter.consistency(prior, weight, known) * mask
+        return held
+    factor = np.float32(USUAL_SCALE / scale)
+    variation = min(max(VARIATION_FACTOR * noise / scale, LEAST_VARIATION), MOST_VARIATION)
+    return (
+        total_variation(
+            inverter.local_field * known * factor,
+            mask,
+            inverter.voxel_size,
+            inverter.b0_direction,
+            variation,
+            weights=known.astype(np.float32),
+            iterations=ITERATIONS,
+            edges=edges,
+            prior=prior * factor,
+            prior_weight=BESIDE_EDGES * weight,
+        )
+        / factor
+    )

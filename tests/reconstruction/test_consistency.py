@@ -1,0 +1,97 @@
+"""The final map agrees with the network where the field is silent, and with the field where it speaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from qsm_ai.physics.dipole import forward_field
+from qsm_ai.physics.edges import Edges, magnitude_edges
+from qsm_ai.physics.inversion import Inverter, data_consistency
+from qsm_ai.reconstruction.consistency import (
+    LEAST_CONSISTENCY,
+    MOST_CONSISTENCY,
+    consistency_weight,
+    hold_to_field,
+)
+
+Volume = NDArray[np.float32]
+SHAPE, VOXEL, DIRECTION = (36, 34, 32), (1.0, 1.2, 1.5), (0.0, 0.6, 0.8)
+NOISE, SCALE = 0.002, 0.025
+
+
+@dataclass(frozen=True)
+class Case:
+    """A map of two tissues, its noisy field, and a network's map that is wrong in many small places."""
+
+    chi: Volume
+    mask: NDArray[np.bool_]
+    field: Volume
+    prior: Volume
+    edges: Edges
+
+    def held(self, factor: float = 1.0, edges: Edges | None = None) -> Volume:
+        times = np.float32(factor)
+        inverter = Inverter(self.field * times, VOXEL, DIRECTION)
+        prior = self.prior * times
+        return hold_to_field(inverter, prior, self.mask, self.mask, factor * NOISE, factor * SCALE, edges)
+
+    def error(self, chi: Volume) -> float:
+        one, other = chi[self.mask], self.chi[self.mask]
+        return float((one - one.mean() - other + other.mean()).std())
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    rng = np.random.default_rng(0)
+    x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
+    mask = x**2 + y**2 + z**2 < 0.8
+    tissue = gaussian_filter(rng.standard_normal(SHAPE), 3) > 0
+    chi = (np.where(tissue, 0.04, -0.02) * mask).astype(np.float32)
+    field = forward_field(chi, VOXEL, DIRECTION) + rng.normal(0, NOISE, SHAPE)
+    prior = (chi + 0.02 * rng.standard_normal(SHAPE)) * mask
+    magnitude = np.where(tissue, 1.0, 0.7) + rng.normal(0, 0.01, SHAPE)
+    return Case(
+        chi,
+        mask,
+        (field * mask).astype(np.float32),
+        prior.astype(np.float32),
+        magnitude_edges(magnitude.astype(np.float32)[None], mask, VOXEL),
+    )
+
+
+def test_without_edges_it_is_the_closed_form(case: Case) -> None:
+    weight = consistency_weight(NOISE, SCALE)
+    expected = data_consistency(case.field, case.prior, case.mask, VOXEL, DIRECTION, weight)
+    np.testing.assert_array_equal(case.held(), expected)
+
+
+def test_the_field_mends_the_map_and_edges_mend_it_more(case: Case) -> None:
+    assert case.error(case.held()) < 0.95 * case.error(case.prior)
+    assert case.error(case.held(edges=case.edges)) < 0.5 * case.error(case.held())
+
+
+def test_it_is_zero_outside_the_mask(case: Case) -> None:
+    for edges in (None, case.edges):
+        held = case.held(edges=edges)
+        assert held.dtype == np.float32
+        assert not held[~case.mask].any()
+
+
+@pytest.mark.parametrize("factor", [0.1, 20.0])
+def test_a_scan_times_a_factor_has_the_map_times_it(case: Case, factor: float) -> None:
+    for edges in (None, case.edges):
+        expected = np.float32(factor) * case.held(edges=edges)
+        np.testing.assert_allclose(case.held(factor, edges), expected, atol=2e-6 * factor)
+
+
+def test_the_noisier_the_field_the_more_the_network_weighs() -> None:
+    quiet, usual, loud, deafening = (consistency_weight(n, SCALE) for n in (0.0, 1e-3, 2e-3, 1.0))
+    assert quiet == LEAST_CONSISTENCY
+    assert usual == pytest.approx(5 * (1e-3 / SCALE) ** 2)
+    assert loud == pytest.approx(4 * usual)
+    assert deafening == MOST_CONSISTENCY
