@@ -62,7 +62,9 @@ def reconstruct(
     ] = ...,  # type: ignore[assignment]
     magnitude: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE …", help="Magnitude, as the phase; several after one flag."),
+        typer.Option(
+            metavar="FILE …", help="Magnitude, as the phase or beside a field; several after one flag."
+        ),
     ] = None,
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="Brain mask; made when left out.")] = None,
     sidecar: Annotated[

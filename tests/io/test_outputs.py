@@ -149,7 +149,7 @@ def test_a_methods_paragraph_exists_for_every_way(
         again = method == "qsm-vit" and background != "v-sharp" and start != "local_field"
         assert (f"in {PASSES} passes" in text) == again
         guided = method == "qsm-vit" and scan.magnitude is not None
-        assert ("where the magnitude does" in text) == guided
+        assert ("where the magnitude does" in text) == ("to the edges of the magnitude" in text) == guided
         assert all(f"[{i}]" in text for i in range(1, len(citations) + 1))
         assert text.endswith("without referencing.")
 

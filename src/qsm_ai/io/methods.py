@@ -117,7 +117,8 @@ def methods_paragraph(scan: Scan, options: Options, network: str | None) -> tupl
             f"map {cite(TIKHONOV_AND_TV)}"
             + (f", free to step where the magnitude does {cite(EDGES)}, " if guided else " ")
             + "was corrected patch by patch by a convolutional transformer "
-            f"network {_AGAIN if repeated else ''}and then held to the measured field inside the mask,"
+            f"network {_AGAIN if repeated else ''}and then held to the measured field inside the mask"
+            + (" and, by total variation once more, to the edges of the magnitude," if guided else ",")
         )
     else:
         how, source = _INVERSION[options.method]

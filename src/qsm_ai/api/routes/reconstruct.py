@@ -27,7 +27,10 @@ _FORM: dict[str, Any] = {
     "additionalProperties": False,
     "properties": {
         "phase": {**_FILES, "description": "Wrapped phase: one 4D NIfTI, or one 3D NIfTI per echo."},
-        "magnitude": {**_FILES, "description": "Magnitude on the same grid, as the phase."},
+        "magnitude": {
+            **_FILES,
+            "description": "Magnitude on the same grid, as the phase; also beside a field.",
+        },
         "mask": {**_FILE, "description": "Brain mask (NIfTI); made from the images when left out."},
         "sidecar": {**_FILES, "description": "JSON sidecars with EchoTime and MagneticFieldStrength."},
         "total_field": {**_FILE, "description": "Instead of the phase: total field in ppm, with a mask."},
