@@ -89,6 +89,25 @@ def test_a_scan_times_a_factor_has_the_map_times_it(case: Case, factor: float) -
         np.testing.assert_allclose(case.held(factor, edges), expected, atol=2e-6 * factor)
 
 
+@pytest.mark.parametrize("noise", [0.0, 10.0])
+def test_no_noise_breaks_it(case: Case, noise: float) -> None:
+    inverter = Inverter(case.field, VOXEL, DIRECTION)
+    held = hold_to_field(inverter, case.prior, case.mask, case.mask, noise, SCALE, case.edges)
+    assert np.isfinite(held).all()
+    assert case.error(held) < 1.2 * case.error(case.prior)
+
+
+def test_a_field_of_nothing_but_noise_leaves_the_network_its_say(case: Case) -> None:
+    rng = np.random.default_rng(4)
+    noise = (SCALE * rng.standard_normal(SHAPE) * case.mask).astype(np.float32)
+    inverter = Inverter(case.field + noise, VOXEL, DIRECTION)
+    held, divided = (
+        hold_to_field(inverter, case.chi, case.mask, case.mask, SCALE, SCALE, edges)
+        for edges in (case.edges, None)
+    )
+    assert case.error(held) < case.error(divided)
+
+
 def test_the_noisier_the_field_the_more_the_network_weighs() -> None:
     quiet, usual, loud, deafening = (consistency_weight(n, SCALE) for n in (0.0, 1e-3, 2e-3, 1.0))
     assert quiet == LEAST_CONSISTENCY

@@ -16,8 +16,11 @@ CONSISTENCY_FACTOR, LEAST_CONSISTENCY, MOST_CONSISTENCY = 5.0, 0.002, 2.0
 BESIDE_EDGES = 0.3
 """Share of μ where edges are known: what total variation leaves to do."""
 
-VARIATION_FACTOR, LEAST_VARIATION, MOST_VARIATION = 1.2e-3, 1e-6, 2e-4
+VARIATION_FACTOR, LEAST_VARIATION, MOST_VARIATION = 1.2e-3, 1e-6, 0.02
 """Of λ = 1.2·10⁻³ noise / scale, ppm mm at the usual scale, held between the two others."""
+
+LOUD = 0.1
+"""Noise / scale beyond which the field tells so little that the share and λ grow by as much."""
 
 ITERATIONS = 20
 """Of total variation, which starts from the network's map."""
@@ -62,6 +65,8 @@ def hold_to_field(
     .. math:: \min_\chi \tfrac12 \| M (d * \chi - f) \|_2^2 + \tfrac{0.3 \mu}{2} \| \chi - \chi_0 \|_2^2
               + \lambda \mathrm{TV}_{\mathrm{edges}}(\chi), \qquad \lambda = 1.2 \cdot 10^{-3} \, \sigma / s
 
+    where 0.3, up to one, and λ are multiplied by :math:`10 \sigma / s` if that is more than one.
+
     Parameters
     ----------
     inverter : Inverter
@@ -90,7 +95,8 @@ def hold_to_field(
         held: NDArray[np.float32] = inverter.consistency(prior, weight, known) * mask
         return held
     factor = np.float32(USUAL_SCALE / scale)
-    variation = min(max(VARIATION_FACTOR * noise / scale, LEAST_VARIATION), MOST_VARIATION)
+    louder = max(noise / scale / LOUD, 1.0)
+    variation = min(max(VARIATION_FACTOR * noise / scale * louder, LEAST_VARIATION), MOST_VARIATION)
     return (
         total_variation(
             inverter.local_field * known * factor,
@@ -102,7 +108,7 @@ def hold_to_field(
             iterations=ITERATIONS,
             edges=edges,
             prior=prior * factor,
-            prior_weight=BESIDE_EDGES * weight,
+            prior_weight=min(BESIDE_EDGES * louder, 1.0) * weight,
         )
         / factor
     )
