@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qsm_ai.jobs.capacity import SHARE, memory_for_jobs_mb
-from qsm_ai.jobs.memory import needed_mb
+from qsm_ai.jobs.memory import PROCESS_MB, needed_mb
 from qsm_ai.jobs.records import Job, State
 
 PROGRAM = """
@@ -27,6 +27,34 @@ def resident():
 reply = compute.answer(json.loads(sys.argv[1]), lambda message: None)
 sys.stdout.write(json.dumps([reply["kind"], resident()]))
 """
+
+AROUND_A_NETWORK = """
+import json, resource, sys
+import numpy as np
+from qsm_ai.reconstruction.pipeline import reconstruct
+from qsm_ai.scan import Grid, Scan
+
+def resident():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+class Silent:
+    name = "silent 1"
+    def predict(self, patches, on_patch=None):
+        return np.zeros_like(patches[:, :1])
+
+start, n = resident(), int(sys.argv[1])
+x, y, z = np.meshgrid(*[np.linspace(-1, 1, n, dtype=np.float32)] * 3, indexing="ij")
+mask = x**2 + y**2 + z**2 < 0.9
+rng = np.random.default_rng(0)
+magnitude = 1 + rng.random((1, n, n, n), dtype=np.float32)
+field = 0.1 * x * y * mask
+grid = Grid((n, n, n), np.eye(4))
+scan = Scan("scan", grid, (0.0, 0.0, 1.0), 3.0, magnitude=magnitude, total_field=field, mask=mask)
+del x, y, z
+reconstruct(scan, network=Silent())
+sys.stdout.write(json.dumps(resident() - start))
+"""
+EDGE = 72
 
 
 def a_job(voxels: int, echoes: int) -> Job:
@@ -52,6 +80,17 @@ def test_the_estimate_covers_what_a_reconstruction_takes(files: Any, tmp_path: P
     assert kind == "result"
     estimate = needed_mb(a_job(48 * 44 * 40, 3))
     assert peak <= estimate <= 3 * peak
+
+
+def test_the_estimate_covers_the_steps_around_a_network() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", AROUND_A_NETWORK, str(EDGE)],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    taken = json.loads(done.stdout)
+    estimate = needed_mb(a_job(EDGE**3, 1)) - PROCESS_MB
+    assert taken <= estimate <= 3 * taken
 
 
 def test_more_voxels_and_more_echoes_take_more() -> None:

@@ -7,12 +7,13 @@ from qsm_ai.jobs.records import Job
 PROCESS_MB = 150
 """A computing process before it reads anything, MiB."""
 
-PER_VOXEL, PER_VOXEL_AND_ECHO = 200, 40
+PER_VOXEL, PER_VOXEL_AND_ECHO = 320, 40
 """Bytes at the peak, whichever the method.
 
-Measured (peak resident memory less 86 MiB at the start; 96³ and 128³ voxels, magnitude and phase gzipped):
-123 bytes per voxel with one echo, 165 (closed forms, TV) to 228 (network) with four, 308 with eight. The
-estimate is half as much again, or more, for what libraries keep.
+Measured (peak resident memory less 86 MiB at the start; 128³ voxels, half of them brain, gzipped files, the
+steps around a network beside the magnitude's edges): 284 bytes per voxel with one echo, 318 with four, 351
+with eight; 291 for a total field with a magnitude of four echoes, 228 for one alone. The estimate leaves a
+quarter more, or half, for what libraries keep.
 """
 
 
