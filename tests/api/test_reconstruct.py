@@ -69,6 +69,13 @@ def test_a_field_with_a_mask_is_enough(client: Any, files: Any, start: str) -> N
     assert "chi" in {artefact["name"] for artefact in job["artefacts"]}
 
 
+def test_a_magnitude_may_stand_beside_a_field(client: Any, files: Any) -> None:
+    given = {"local_field": files.local_field, "mask": files.mask, "magnitude": files.magnitude}
+    job = client.submit(given, expect=200, wait="60", method="tkd").json()
+    assert sorted(file["role"] for file in job["files"]) == ["local_field", "magnitude", "mask"]
+    assert client.get(f"/api/v1/jobs/{job['id']}/artefacts/report").json()["scan"]["magnitude"]
+
+
 @pytest.mark.parametrize("kind", ["application/gzip", "application/x-nifti", "application/octet-stream"])
 def test_the_result_is_had_as_nifti(client: Any, scan: dict[str, Any], kind: str) -> None:
     answer = client.submit(scan, expect=200, wait="60", headers={"Accept": kind}, **FORM)

@@ -239,6 +239,13 @@ BAD: dict[str, tuple[Case, type[Refusal], str]] = {
         with_file("magnitude_files", lambda p: last(p.magnitude)[:-1]), GridRefusal, "resample"),
     "magnitude of another affine": (
         with_file("magnitude_files", lambda p: last(p.magnitude), shift=2), GridRefusal, "resample"),
+    "magnitude of another shape beside a field": (
+        lambda save, f, p: {"local_field": f.local_field, "mask_file": f.mask,
+                            "magnitude_files": [save("m.nii.gz", last(p.magnitude)[:-1])]},
+        GridRefusal, "resample"),
+    "magnitude that is a phase beside a field": (
+        lambda _s, f, _p: {"local_field": f.local_field, "mask_file": f.mask, "magnitude_files": [f.phase]},
+        MagnitudeRefusal, "swapped"),
     "magnitude of fewer echoes": (
         with_file("magnitude_files", lambda p: last(p.magnitude[:2])), GridRefusal, "every echo"),
     "magnitude all zeros": (

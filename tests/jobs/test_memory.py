@@ -15,27 +15,26 @@ from qsm_ai.jobs.capacity import SHARE, memory_for_jobs_mb
 from qsm_ai.jobs.memory import PROCESS_MB, needed_mb
 from qsm_ai.jobs.records import Job, State
 
-PROGRAM = """
+RESIDENT = """
 import json, sys
 from pathlib import Path
-from qsm_ai.jobs import compute
 
 def resident():
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+"""
+
+PROGRAM = f"""{RESIDENT}
+from qsm_ai.jobs import compute
 
 reply = compute.answer(json.loads(sys.argv[1]), lambda message: None)
 sys.stdout.write(json.dumps([reply["kind"], resident()]))
 """
 
-AROUND_A_NETWORK = """
-import json, resource, sys
+AROUND_A_NETWORK = f"""{RESIDENT}
 import numpy as np
 from qsm_ai.reconstruction.pipeline import reconstruct
 from qsm_ai.scan import Grid, Scan
-
-def resident():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 class Silent:
     name = "silent 1"
