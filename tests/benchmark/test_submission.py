@@ -88,7 +88,7 @@ def test_the_run_script_makes_a_map_in_ppm_that_resembles_the_truth(
     for name in [*told["inputs"], *told.get("optional_inputs", [])]:  # type: ignore[misc,call-overload]
         file = f"{name}.json" if name == "params" else f"{name}.nii.gz"
         (source / file).symlink_to(canonical / file)
-    if about(folder)["stage"] != "end-to-end":  # the network once is enough
+    if told["stage"] != "end-to-end":  # the network once is enough
         (source / "config.json").write_text('{"method": "tkd"}')
     run = subprocess.run(
         ["bash", "run.sh", source, tmp_path / "out"],

@@ -13,7 +13,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from scipy.optimize import minimize
 
 from qsm_ai.network.anatomy import Head
-from qsm_ai.network.examples import random_scan, random_voxel
+from qsm_ai.network.examples import GIVEN_WITHOUT_EDGES, random_scan, random_voxel
 from qsm_ai.network.simulation import Echoes
 from qsm_ai.physics.dipole import forward_field
 from qsm_ai.physics.fourier import bounding_box
@@ -125,7 +125,7 @@ def sample_head(
     noise = np.float32(np.exp(rng.uniform(np.log(3e-4), np.log(5e-3))))
     local = forward_field(truth, head.voxel_size, echoes.b0_direction, margin=24)
     local += noise * rng.standard_normal(local.shape, dtype=np.float32)
-    beside = echoes.magnitude if rng.random() < 0.5 else None  # a field may come alone or with a magnitude
+    beside = echoes.magnitude if rng.random() < 1 - GIVEN_WITHOUT_EDGES else None
     scans = {
         "removed": _scan(head, echoes, mask, phase=echoes.phase, magnitude=echoes.magnitude),
         "given": _scan(head, echoes, mask, local_field=(local * mask).astype(np.float32), magnitude=beside),

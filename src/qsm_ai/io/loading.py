@@ -191,7 +191,6 @@ def _field_scan(
     image = read_image(source, limits)
     if image.data.shape[0] != 1:
         raise FieldRefusal("holds several volumes.", mend="Give one 3D field in ppm.", file=source.name)
-    magnitude = _read_magnitude(magnitude_sources, image, limits, "Field and magnitude")
     mask = _read_mask(mask_source, image, limits)
     _require_content(image.data, source.name, FieldRefusal, "field")
     values = np.nan_to_num(image.data[0], nan=0.0, posinf=0.0, neginf=0.0)
@@ -210,7 +209,7 @@ def _field_scan(
         grid=image.grid,
         b0_direction=_direction(direction, image, sources),
         field_strength=strength,
-        magnitude=magnitude,
+        magnitude=_read_magnitude(magnitude_sources, image, limits, "Field and magnitude"),
         total_field=None if is_local else values,
         local_field=values if is_local else None,
         mask=mask,

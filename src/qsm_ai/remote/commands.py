@@ -84,7 +84,9 @@ def submit(
     ] = None,
     url: Url = ADDRESS,
     api_key: Key = None,
-    magnitude: Annotated[list[Path] | None, typer.Option(metavar="FILE …", help="As the phase.")] = None,
+    magnitude: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE …", help="As the phase, or beside a field.")
+    ] = None,
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="Brain mask; made when left out.")] = None,
     sidecar: Annotated[
         list[Path] | None,
