@@ -3,7 +3,7 @@
 Run while the image is built: ``reference_patches.py model.onnx mixed.onnx FOLDER`` writes
 
 ``patches.bin``     reference patches, float32 in C order
-``shape``           of one of them, such as 5x96x96x96
+``shape``           of one of them, such as 6x96x96x96
 ``correction.bin``  what ONNX Runtime answers to them in float32
 ``mixed.onnx``      the half-precision network, which must have agreed
 ``parity.json``     by how much it did

@@ -107,7 +107,7 @@ def shared_memory(container: Container) -> list[Path]:
 def test_the_entrypoint_serves_the_shipped_network_and_drains(container: Container) -> None:
     container.until_ready()
     assert not any("leftover" in file.name for file in shared_memory(container))
-    patches = np.random.default_rng(1).standard_normal((1, 5, 96, 96, 96)).astype(np.float32)
+    patches = np.random.default_rng(1).standard_normal((1, 6, 96, 96, 96)).astype(np.float32)
     answer = TritonNetwork(f"127.0.0.1:{container.grpc}").predict(patches)
     wanted = OpenVinoNetwork(precision="f32").predict(patches)
     assert np.abs(wanted).max() > 0

@@ -16,8 +16,8 @@ from qsm_ai.inference.server import TritonServer
 
 ROOT = Path(__file__).parents[2]
 EDGE = 96
-CHANNELS = 5
-WEIGHTS = np.array([1.0, -2.0, 0.5, 3.0, 0.25], np.float32)
+CHANNELS = 6
+WEIGHTS = np.array([1.0, -2.0, 0.5, 3.0, 0.25, -1.5], np.float32)
 BIAS = np.float32(0.125)
 
 SLEEPER = '''

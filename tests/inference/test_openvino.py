@@ -35,7 +35,7 @@ def reference(path: Path, patches: Patches) -> Patches:
 def textured() -> Patches:
     """A patch that looks like the network's inputs: smooth texture of unit scale, and a mask."""
     generator = np.random.default_rng(2)
-    coarse = generator.standard_normal((1, 5, 24, 24, 24), dtype=np.float32)
+    coarse = generator.standard_normal((1, 6, 24, 24, 24), dtype=np.float32)
     patches = coarse.repeat(4, 2).repeat(4, 3).repeat(4, 4)
     patches[:, 4] = (patches[:, 4] > -1).astype(np.float32)
     return patches
@@ -70,7 +70,7 @@ class TestKnownNetwork:
 
     @pytest.fixture
     def small(self) -> Patches:
-        return np.random.default_rng(3).standard_normal((4, 5, 8, 8, 8), dtype=np.float32)
+        return np.random.default_rng(3).standard_normal((4, 6, 8, 8, 8), dtype=np.float32)
 
     def test_values(self, path: Path, small: Patches, known: Callable[[Patches], Patches]) -> None:
         network = OpenVinoNetwork(path, "f32")
@@ -88,7 +88,7 @@ class TestKnownNetwork:
         path = tmp_path / "larger.onnx"
         if OpenVinoNetwork(path, "auto").precision != "bf16":
             pytest.skip("this CPU does not compute in bf16")
-        patch = np.random.default_rng(4).standard_normal((1, 5, 32, 32, 32), dtype=np.float32)
+        patch = np.random.default_rng(4).standard_normal((1, 6, 32, 32, 32), dtype=np.float32)
         fine, coarse = (OpenVinoNetwork(path, p).predict(patch) for p in PRECISIONS)
         assert np.abs(fine - coarse).max() > 1e-4 * np.abs(fine).max()
 
@@ -104,7 +104,7 @@ class TestKnownNetwork:
         assert name.endswith("in process")
 
     def test_another_shape_is_refused(self, path: Path, small: Patches) -> None:
-        with pytest.raises(ValueError, match=r"the network takes \(N, 5, 8, 8, 8\)"):
+        with pytest.raises(ValueError, match=r"the network takes \(N, 6, 8, 8, 8\)"):
             OpenVinoNetwork(path).predict(small[..., :4])
 
     def test_threads_take_turns(

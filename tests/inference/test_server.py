@@ -195,7 +195,7 @@ class TestWhatCannotStart:
     ) -> None:
         shutil.copytree(repository / "qsm_vit", tmp_path / "qsm_vit")
         write_network(tmp_path / "qsm_vit/1/model.onnx", channels=4)
-        with pytest.raises(TritonStartFailed, match=r"takes \(4, 96, 96, 96\).*says \(5, 96, 96, 96\)"):
+        with pytest.raises(TritonStartFailed, match=r"takes \(4, 96, 96, 96\).*says \(6, 96, 96, 96\)"):
             TritonServer(tmp_path, log=tmp_path / "log").start()
 
     def test_under_numpy_2_it_never_becomes_ready(

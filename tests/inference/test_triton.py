@@ -112,7 +112,7 @@ class TestAnswers:
 
 class TestQuestions:
     def test_patches_of_another_shape_are_not_sent(self, network: TritonNetwork, patches: Patches) -> None:
-        with pytest.raises(ValueError, match=r"the network takes \(N, 5, 96, 96, 96\)"):
+        with pytest.raises(ValueError, match=r"the network takes \(N, 6, 96, 96, 96\)"):
             network.predict(patches[:, :4])
 
     def test_a_volume_is_no_stack_of_patches(self, network: TritonNetwork, patches: Patches) -> None:

@@ -70,9 +70,9 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
     rng = np.random.default_rng(5)
     for number, shape in enumerate([(24, 20, 28), (14, 24, 20), (20, 20, 20)]):
-        stack = rng.standard_normal((7, *shape)).astype(np.float16)
-        stack[5] = 0.5 * stack[1]
-        stack[6] = 1
-        stack[6, :1] = stack[6, :, -1:] = 0
+        stack = rng.standard_normal((8, *shape)).astype(np.float16)
+        stack[-2] = 0.5 * stack[1]
+        stack[-1] = 1
+        stack[-1, :1] = stack[-1, :, -1:] = 0
         np.save(folder / f"{number:06d}.npy", stack)
     return folder

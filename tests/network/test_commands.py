@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
+from qsm_ai.network import commands, examples  # noqa: E402
 from qsm_ai.network.commands import VALIDATION_EXAMPLES, VALIDATION_SEED, app  # noqa: E402
 from qsm_ai.network.export import load_checkpoint  # noqa: E402
 from qsm_ai.network.training import Plan, Trainer  # noqa: E402
+from qsm_ai.reconstruction.pipeline import PASSES  # noqa: E402
 
 if TYPE_CHECKING:
     from qsm_ai.network.qsm_vit import QsmVit
@@ -34,8 +36,8 @@ def pool(tmp_path: Path) -> Path:
         folder = tmp_path / "pool" / name
         folder.mkdir(parents=True)
         for number in range(first, first + count):
-            stack = rng.standard_normal((7, 24, 24, 24)).astype(np.float16)
-            stack[6] = 1
+            stack = rng.standard_normal((8, 24, 24, 24)).astype(np.float16)
+            stack[-1] = 1
             np.save(folder / f"{number:06d}-0.npy", stack)
     return tmp_path / "pool"
 
@@ -80,6 +82,37 @@ def test_options_that_cannot_be_are_refused_before_anything_is_made(
     assert code == 2
     assert said in " ".join(output.split())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--start", "--unroll"])
+def test_a_checkpoint_that_cannot_see_examples_is_refused(
+    option: str, tmp_path: Path, small_network: Make
+) -> None:
+    Trainer(Plan(), tmp_path / "old", model=small_network(5, channels=5)).save()
+    other = tmp_path / "notes.pt"
+    other.write_text("no network")
+    for path, said in (
+        (tmp_path / "old" / "checkpoint.pt", "has 5 inputs; examples have 6"),
+        (other, "notes.pt is no checkpoint"),
+    ):
+        code, output = run("train", "--directory", tmp_path / "run", option, path)
+        assert code == 2
+        assert said in " ".join(output.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_examples_go_through_an_earlier_training(
+    tmp_path: Path, small_network: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Trainer(Plan(), tmp_path, model=small_network(5)).save()
+    monkeypatch.setattr(examples, "random_voxel", lambda rng: (4.0, 4.5, 5.0))
+    monkeypatch.setattr(examples, "FINE", 0.0)
+    commands._make(tmp_path / "without", range(2, 3), None, None)
+    commands._make(tmp_path / "with", range(2, 3), None, tmp_path / "checkpoint.pt")
+    without, through = (sorted((tmp_path / name).glob("000002-*.npy")) for name in ("without", "with"))
+    assert len(through) == len(without) + PASSES - 1
+    for one, other in zip(without, through, strict=False):
+        np.testing.assert_array_equal(np.load(one), np.load(other))
 
 
 def test_a_checkpoint_becomes_a_model_that_computes_the_same(tmp_path: Path, small_network: Make) -> None:

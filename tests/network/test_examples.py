@@ -16,6 +16,7 @@ from qsm_ai.network.anatomy import Head
 from qsm_ai.network.examples import (
     MARGIN,
     Example,
+    fine_voxel,
     load_labels,
     prepare_examples,
     random_examples,
@@ -33,7 +34,7 @@ COARSE = (4.0, 4.5, 5.0)
 
 @pytest.fixture(scope="module")
 def scan() -> tuple[Head, Echoes]:
-    return random_scan(np.random.default_rng(21), COARSE, None)
+    return random_scan(np.random.default_rng(24), COARSE, None)
 
 
 class Doubter:
@@ -143,6 +144,30 @@ def test_voxels_are_such_as_scanners_make() -> None:
     assert 0.3 < (longest == 1).mean() < 0.7
 
 
+def test_half_of_what_is_learnt_from_has_fine_cubes_for_voxels() -> None:
+    rng = np.random.default_rng(1)
+    sizes = np.array([fine_voxel(rng) for _ in range(100)])
+    assert (sizes == sizes[:, :1]).all()
+    assert 0.95 <= sizes.min() < 1.0
+    assert 1.15 < sizes.max() <= 1.2
+
+
+def test_the_contrast_of_the_magnitude_is_no_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    """White matter is brighter than grey in some scans and darker in others, whatever their chi."""
+    heads: list[list[Head]] = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(examples, "OTHER_CONTRAST", share)
+        heads.append([random_scan(np.random.default_rng(seed), COARSE, None)[0] for seed in range(4)])
+    slopes = []
+    for usual, other in zip(*heads, strict=True):
+        np.testing.assert_array_equal(usual.chi, other.chi)
+        np.testing.assert_array_equal(usual.signal[~usual.brain], other.signal[~usual.brain])
+        inside = usual.brain & (usual.signal > 0.05)
+        slopes.append(np.polyfit(np.log(usual.signal[inside]), np.log(other.signal[inside]), 1)[0])
+    assert min(slopes) < 0
+    assert max(slopes) > 0.5
+
+
 def test_an_empty_mask_is_no_example(scan: tuple[Head, Echoes]) -> None:
     head, echoes = scan
     speck = np.zeros_like(head.brain)
@@ -157,6 +182,7 @@ def test_a_pool_is_written_once_and_holds_its_examples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(examples, "random_voxel", lambda rng: COARSE)
+    monkeypatch.setattr(examples, "FINE", 0.0)
     pool = tmp_path / "pool"
     written = write_pool(pool, range(7, 9), None)
     before = {p.name: p.stat().st_mtime_ns for p in pool.iterdir()}
@@ -167,9 +193,9 @@ def test_a_pool_is_written_once_and_holds_its_examples(
     stored = np.load(pool / "000008-0.npy")
     made = random_examples(np.random.default_rng(8), None)[0]
     assert stored.dtype == np.float16
-    np.testing.assert_array_equal(stored[:5], made.inputs.astype(np.float16))
-    np.testing.assert_array_equal(stored[5], made.target.astype(np.float16))
-    np.testing.assert_array_equal(stored[6], made.weight.astype(np.float16))
+    np.testing.assert_array_equal(stored[:-2], made.inputs.astype(np.float16))
+    np.testing.assert_array_equal(stored[-2], made.target.astype(np.float16))
+    np.testing.assert_array_equal(stored[-1], made.weight.astype(np.float16))
 
 
 def test_labels_are_turned_upright_and_cropped(tmp_path: Path) -> None:

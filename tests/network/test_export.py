@@ -52,7 +52,7 @@ def exported(model: QsmVit, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def patches(count: int) -> np.ndarray:
-    return np.random.default_rng(count).standard_normal((count, 5, EDGE, EDGE, EDGE), dtype=np.float32)
+    return np.random.default_rng(count).standard_normal((count, 6, EDGE, EDGE, EDGE), dtype=np.float32)
 
 
 def test_every_backend_agrees_with_pytorch(model: QsmVit, exported: Path) -> None:
@@ -68,7 +68,7 @@ def test_every_backend_agrees_with_pytorch(model: QsmVit, exported: Path) -> Non
 def test_names_and_shapes_are_those_of_the_model_repository(exported: Path) -> None:
     graph = onnx.load(exported)
     assert [o.version for o in graph.opset_import if o.domain in {"", "ai.onnx"}] == [OPSET]
-    for value, name, channels in ((graph.graph.input[0], INPUT, 5), (graph.graph.output[0], OUTPUT, 1)):
+    for value, name, channels in ((graph.graph.input[0], INPUT, 6), (graph.graph.output[0], OUTPUT, 1)):
         assert value.name == name
         batch, *rest = value.type.tensor_type.shape.dim
         assert batch.dim_param

@@ -17,6 +17,7 @@ from qsm_ai.reconstruction.consistency import (
     MOST_CONSISTENCY,
     consistency_weight,
     hold_to_field,
+    rim_trust,
 )
 
 Volume = NDArray[np.float32]
@@ -34,11 +35,15 @@ class Case:
     prior: Volume
     edges: Edges
 
+    @property
+    def trust(self) -> Volume:
+        return self.mask.astype(np.float32)
+
     def held(self, factor: float = 1.0, edges: Edges | None = None) -> Volume:
         times = np.float32(factor)
         inverter = Inverter(self.field * times, VOXEL, DIRECTION)
         prior = self.prior * times
-        return hold_to_field(inverter, prior, self.mask, self.mask, factor * NOISE, factor * SCALE, edges)
+        return hold_to_field(inverter, prior, self.mask, self.trust, factor * NOISE, factor * SCALE, edges)
 
     def error(self, chi: Volume) -> float:
         one, other = chi[self.mask], self.chi[self.mask]
@@ -92,7 +97,7 @@ def test_a_scan_times_a_factor_has_the_map_times_it(case: Case, factor: float) -
 @pytest.mark.parametrize("noise", [0.0, 10.0])
 def test_no_noise_breaks_it(case: Case, noise: float) -> None:
     inverter = Inverter(case.field, VOXEL, DIRECTION)
-    held = hold_to_field(inverter, case.prior, case.mask, case.mask, noise, SCALE, case.edges)
+    held = hold_to_field(inverter, case.prior, case.mask, case.trust, noise, SCALE, case.edges)
     assert np.isfinite(held).all()
     assert case.error(held) < 1.2 * case.error(case.prior)
 
@@ -102,10 +107,33 @@ def test_a_field_of_nothing_but_noise_leaves_the_network_its_say(case: Case) -> 
     noise = (SCALE * rng.standard_normal(SHAPE) * case.mask).astype(np.float32)
     inverter = Inverter(case.field + noise, VOXEL, DIRECTION)
     held, divided = (
-        hold_to_field(inverter, case.chi, case.mask, case.mask, SCALE, SCALE, edges)
+        hold_to_field(inverter, case.chi, case.mask, case.trust, SCALE, SCALE, edges)
         for edges in (case.edges, None)
     )
     assert case.error(held) < case.error(divided)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_what_the_field_says_near_the_rim_is_doubted(case: Case, guided: bool) -> None:
+    """As much as a background that was taken for the brain's own is wrong there."""
+    x, y, z = (np.linspace(-1, 1, n, dtype=np.float32) for n in SHAPE)
+    rim = np.maximum(x[:, None, None] ** 2 + y[:, None] ** 2 + z**2 - 0.5, 0)
+    inverter = Inverter(case.field + 0.2 * rim * case.mask, VOXEL, DIRECTION)
+    trust = rim_trust(case.mask, VOXEL)
+    believed, doubted = (
+        hold_to_field(inverter, case.prior, case.mask, w, NOISE, SCALE, case.edges if guided else None)
+        for w in (case.trust, trust)
+    )
+    assert case.error(doubted) < 0.9 * case.error(believed)
+
+
+def test_trust_grows_with_the_depth_in_millimetres() -> None:
+    mask = np.zeros((20, 9, 9), np.bool_)
+    mask[2:-2, 1:-1, 1:-1] = True
+    trust = rim_trust(mask, (1.0, 20.0, 20.0))
+    assert trust.dtype == np.float32
+    np.testing.assert_allclose(trust[:8, 4, 4], np.array([0, 0, 1, 4, 9, 16, 25, 36]) / 36, rtol=1e-6)
+    assert trust[8:12, 4, 4].tolist() == [1] * 4
 
 
 def test_the_noisier_the_field_the_more_the_network_weighs() -> None:

@@ -101,18 +101,21 @@ def test_channels_are_what_their_names_say(
     np.testing.assert_array_equal(named["mask"], mask)
 
 
-def test_edges_of_the_magnitude_shape_the_classical_map_and_nothing_else(
+def test_edges_of_the_magnitude_shape_the_classical_map_and_are_shown_themselves(
     field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_], edges: Edges
 ) -> None:
     without = inputs_of(field, error, mask)
     guided = inputs_of(field, error, mask, edges)
     assert guided.scale == without.scale
     for name, one, other in zip(CHANNELS, without.channels, guided.channels, strict=True):
-        assert np.array_equal(one, other) == (name != "total_variation")
+        assert np.array_equal(one, other) == (name not in {"total_variation", "edges"})
     factor = np.float32(USUAL_SCALE / guided.scale)
     weight = edge_weight(float(np.median(error[mask])), guided.scale)
     least = total_variation(field * factor, mask, VOXEL, DIRECTION, weight, edges=edges) / factor
     np.testing.assert_allclose(guided.first, reference(least, mask, "mean"), atol=1e-6)
+    assert not without.channels[CHANNELS.index("edges")].any()
+    shown = guided.channels[CHANNELS.index("edges")]
+    np.testing.assert_array_equal(shown, (1 - edges.smoothness) * mask)
 
 
 def test_the_noise_is_the_median_of_the_error_or_read_from_the_field(

@@ -100,7 +100,7 @@ def test_the_network_corrects_and_the_field_decides(files: Files, phantom: Phant
     scan = load_scan(local_field=files.local_field, mask_file=files.mask)
     network = Halver()
     result = reconstruct(scan, network=network)
-    assert network.seen == [(1, 5, 96, 96, 96)]
+    assert network.seen == [(1, 6, 96, 96, 96)]
     assert result.network == "halver 1"
     assert list(result.timings) == [
         "mask",

@@ -11,6 +11,8 @@ import typer
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
+    from qsm_ai.network.qsm_vit import QsmVit
+
 app = typer.Typer()
 
 VALIDATION_SEED = 900_000
@@ -18,6 +20,8 @@ VALIDATION_EXAMPLES = 10
 ENOUGH_TO_BEGIN = 8
 
 INTERRUPTED = 130
+
+ONNX = ".onnx"
 
 
 @app.command()
@@ -56,7 +60,8 @@ def train(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="ONNX file of an earlier training: its maps go before the later passes of each example.",
+            help="ONNX file or, for a GPU, checkpoint of an earlier training: its maps go before the later "
+            "passes of each example.",
         ),
     ] = None,
     makers: Annotated[int, typer.Option(min=1, help="Processes that make examples meanwhile.")] = 1,
@@ -68,7 +73,6 @@ def train(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from qsm_ai.network.export import load_checkpoint
     from qsm_ai.network.training import Plan, Pool, Trainer
 
     try:
@@ -77,6 +81,9 @@ def train(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--crop, --large-crop") from None
+    begin = _weights(start, "--start") if start else None
+    if unroll and unroll.suffix != ONNX:
+        _weights(unroll, "--unroll")
     folder = pool or directory / "pool"
     console = Console(stderr=True)
     workers = _start_makers(folder, examples, labels, unroll, makers)
@@ -86,12 +93,12 @@ def train(
             _wait_for_examples(folder / "validation", 1, workers)
         if threads:
             torch.set_num_threads(threads)
-        begin = load_checkpoint(start) if start else None
-        trainer = Trainer(plan, directory, "cuda" if torch.cuda.is_available() else "cpu", begin)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        trainer = Trainer(plan, directory, device, begin)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
             task = bar.add_task("training", total=steps, completed=trainer.step)
-            for row in trainer.run(Pool(folder / "train"), Pool(folder / "validation")):
+            for row in trainer.run(Pool(folder / "train", device), Pool(folder / "validation", device)):
                 said = f"step {row['step']:.0f}  loss {row['loss']:.4f}  validation {row['nrmse']:.1f} %"
                 bar.update(task, completed=row["step"], description=said)
                 if not console.is_terminal:
@@ -208,12 +215,44 @@ def _start_makers(
     return list(processes)
 
 
-def _make(directory: Path, seeds: range, labels: Path | None, unroll: Path | None) -> None:
-    from qsm_ai.inference.openvino import OpenVinoNetwork
-    from qsm_ai.network.examples import load_labels, write_pool
+def _weights(checkpoint: Path, option: str) -> QsmVit:
+    """The network of a checkpoint, if it can be given what examples have."""
+    from qsm_ai.network.export import load_checkpoint
+    from qsm_ai.reconstruction.inputs import CHANNELS
 
-    network = OpenVinoNetwork(unroll, threads=1) if unroll else None
-    write_pool(directory, seeds, load_labels(labels) if labels else None, network)
+    try:
+        model = load_checkpoint(checkpoint)
+    except Exception:
+        raise typer.BadParameter(
+            f"{checkpoint.name} is no checkpoint of QSM-ViT.", param_hint=option
+        ) from None
+    if (channels := model.architecture["channels"]) != len(CHANNELS):
+        raise typer.BadParameter(
+            f"The network in {checkpoint.name} has {channels} inputs; examples have {len(CHANNELS)}.",
+            param_hint=option,
+        )
+    return model
+
+
+def _make(directory: Path, seeds: range, labels: Path | None, unroll: Path | None) -> None:
+    import torch
+
+    from qsm_ai.network.accelerated import TorchNetwork, solvers
+    from qsm_ai.network.examples import Solvers, load_labels, write_pool
+    from qsm_ai.network.export import load_checkpoint
+    from qsm_ai.reconstruction.network import Network
+
+    torch.set_num_threads(1)
+    gpu = torch.cuda.is_available()
+    network: Network | None = None
+    if unroll and unroll.suffix == ONNX:
+        from qsm_ai.inference.openvino import OpenVinoNetwork
+
+        network = OpenVinoNetwork(unroll, threads=1)
+    elif unroll:
+        network = TorchNetwork(load_checkpoint(unroll), "cuda" if gpu else "cpu")
+    anatomy = load_labels(labels) if labels else None
+    write_pool(directory, seeds, anatomy, network, solvers=solvers("cuda") if gpu else Solvers())
 
 
 def _wait_for_examples(directory: Path, count: int, makers: list[BaseProcess]) -> None:

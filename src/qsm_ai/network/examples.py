@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,9 +18,11 @@ from qsm_ai.physics.dipole import forward_field
 from qsm_ai.physics.edges import Edges, magnitude_edges
 from qsm_ai.physics.field_mapping import fit_field, reliable
 from qsm_ai.physics.inversion import Inverter
+from qsm_ai.physics.pdf import OuterSources
 from qsm_ai.physics.referencing import reference
+from qsm_ai.physics.total_variation import total_variation
 from qsm_ai.physics.unwrapping import unwrap_echoes
-from qsm_ai.reconstruction.inputs import network_inputs
+from qsm_ai.reconstruction.inputs import Inversion, network_inputs
 from qsm_ai.reconstruction.local_field import BackgroundRemoval
 from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.patches import plan_patches
@@ -39,9 +41,33 @@ TRUST_IN_LOST_FIELD = 0.2
 WITHOUT_EDGES = 0.15
 """Share of the scans whose classical map does without edges, as that of a scan without a magnitude."""
 
-GIVEN, GIVEN_WITHOUT_EDGES = 0.35, 0.5
+FINE = 0.5
+"""Share of the scans to learn from that have cubes of 0.95 to 1.2 mm for voxels: where detail is finest, and
+where most is left to learn."""
+
+OTHER_CONTRAST = 0.6
+"""Share of the scans whose tissues differ in magnitude otherwise than textbook proton densities do: less,
+more, or the other way round."""
+
+GIVEN, GIVEN_WITHOUT_EDGES = 0.6, 0.5
 """Share of the scans that are also shown with a local field in which nothing but noise is wrong, and of these
 the share without a magnitude."""
+
+
+@dataclass(frozen=True)
+class Solvers:
+    """Who runs the two loops that take most of an example's time.
+
+    Attributes
+    ----------
+    sources : type
+        Of the outer sources of PDF.
+    total_variation : callable
+        See :func:`physics.total_variation.total_variation`.
+    """
+
+    sources: type[OuterSources] = OuterSources
+    total_variation: Inversion = total_variation
 
 
 @dataclass(frozen=True)
@@ -50,7 +76,7 @@ class Example:
 
     Attributes
     ----------
-    inputs : (5, X, Y, Z) float32
+    inputs : (6, X, Y, Z) float32
         See ``reconstruction.inputs``.
     target : (X, Y, Z) float32
         The correction to the first map, in units of ``scale``.
@@ -94,11 +120,18 @@ def random_voxel(rng: np.random.Generator) -> Triple:
     return x, y, z
 
 
+def fine_voxel(rng: np.random.Generator) -> Triple:
+    """Draw a voxel of equal edges, 0.95 to 1.2 mm."""
+    edge = float(rng.uniform(0.95, 1.2))
+    return edge, edge, edge
+
+
 def random_examples(
     rng: np.random.Generator,
     labels: NDArray[np.int16] | None,
     network: Network | None = None,
     coarser: float = 1.0,
+    solvers: Solvers = Solvers(),
 ) -> list[Example]:
     """Invent a head, scan it, and take the scan as far as the network's door.
 
@@ -110,15 +143,18 @@ def random_examples(
     network : Network or None
         See :func:`prepare_examples`.
     coarser : float
-        Voxels are so many times those of :func:`random_voxel`.
+        Voxels are so many times those of :func:`random_voxel` and :func:`fine_voxel`.
+    solvers : Solvers
+        Numpy's when left out.
 
     Returns
     -------
     list of Example
     """
-    x, y, z = (size * coarser for size in random_voxel(rng))
+    voxel_size = fine_voxel(rng) if rng.random() < FINE else random_voxel(rng)
+    x, y, z = (size * coarser for size in voxel_size)
     head, echoes = random_scan(rng, (x, y, z), labels)
-    return prepare_examples(rng, head, echoes, network)
+    return prepare_examples(rng, head, echoes, network, solvers)
 
 
 def random_scan(
@@ -146,6 +182,8 @@ def random_scan(
         tilt=random_rotation(rng, 25),
         labels=labels if rng.random() < 0.5 else None,
     )
+    if rng.random() < OTHER_CONTRAST:
+        head = replace(head, signal=_with_contrast(head, rng.uniform(-0.5, 2.5)))
     direction = random_direction(rng, 30 if rng.random() < 0.6 else 90)
     field_strength = float(rng.choice([1.5, 3.0, 3.0, 7.0]))
     count = int(rng.choice([1, 2, 3, 4, 5, 6, 8], p=[0.08, 0.07, 0.2, 0.25, 0.2, 0.1, 0.1]))
@@ -162,8 +200,18 @@ def random_scan(
     return head, echoes
 
 
+def _with_contrast(head: Head, power: float) -> Volume:
+    """The magnitude at echo time zero, to a power within the brain."""
+    inside = np.maximum(head.signal, np.float32(0.05)) ** np.float32(power)
+    return np.where(head.brain, inside, head.signal)
+
+
 def prepare_examples(
-    rng: np.random.Generator, head: Head, echoes: Echoes, network: Network | None = None
+    rng: np.random.Generator,
+    head: Head,
+    echoes: Echoes,
+    network: Network | None = None,
+    solvers: Solvers = Solvers(),
 ) -> list[Example]:
     """Take a scan through unwrapping, field mapping and background removal, as the pipeline does.
 
@@ -181,6 +229,8 @@ def prepare_examples(
         Of this head.
     network : Network or None
         Of an earlier training.
+    solvers : Solvers
+        Numpy's when left out.
 
     Returns
     -------
@@ -219,6 +269,7 @@ def prepare_examples(
         field_error=fit.standard_error[box],
         truth=truth[box],
         geometry=(head.voxel_size, echoes.b0_direction),
+        invert=solvers.total_variation,
     )
     found = magnitude_edges(echoes.magnitude[(slice(None), *box)], door.mask, head.voxel_size)
     examples = []
@@ -231,7 +282,9 @@ def prepare_examples(
     edges = found if rng.random() >= WITHOUT_EDGES else None
     total = np.ascontiguousarray(fit.total_field[box])
     method: Literal["pdf", "lbv"] = "pdf" if rng.random() < 0.95 else "lbv"
-    removal = BackgroundRemoval(total, door.mask, door.known, *door.geometry, method=method)
+    removal = BackgroundRemoval(
+        total, door.mask, door.known, *door.geometry, method=method, sources=solvers.sources
+    )
     _, chi = door.example(removal.local_field(), edges)
     for turn in range(PASSES if network is not None else 1):
         inner = forward_field(reference(chi, door.mask, "mean"), *door.geometry)
@@ -253,11 +306,12 @@ class _Door:
     field_error: Volume
     truth: Volume
     geometry: tuple[Triple, Triple]
+    invert: Inversion
 
     def example(self, local_field: Volume, edges: Edges | None = None) -> tuple[Example, Volume]:
         """An example of a local field, and the classical map of it, ppm."""
         inverter = Inverter(local_field, *self.geometry)
-        made = network_inputs(inverter, self.field_error, self.mask, self.known, edges)
+        made = network_inputs(inverter, self.field_error, self.mask, self.known, edges, self.invert)
         trust = np.where(self.known, np.float32(1), np.float32(TRUST_IN_LOST_FIELD))
         weight = self.sought * trust
         # A constant is what no field tells, and no patch could know.
@@ -273,19 +327,22 @@ def write_pool(
     labels: NDArray[np.int16] | None,
     network: Network | None = None,
     coarser: float = 1.0,
+    solvers: Solvers = Solvers(),
 ) -> int:
     """Write examples, skipping seeds already there and examples that are not finite.
 
     Parameters
     ----------
     directory : Path
-        Gets ``<seed>-<k>.npy``: (7, X, Y, Z) float16, the inputs, target and weight.
+        Gets ``<seed>-<k>.npy``: (8, X, Y, Z) float16, the inputs, target and weight.
     seeds : range
     labels : (X, Y, Z) int or None
     network : Network or None
         See :func:`prepare_examples`.
     coarser : float
         See :func:`random_examples`.
+    solvers : Solvers
+        Numpy's when left out.
 
     Returns
     -------
@@ -297,7 +354,7 @@ def write_pool(
     for seed in seeds:
         if any(directory.glob(f"{seed:06d}-*.npy")):
             continue
-        made = random_examples(np.random.default_rng(seed), labels, network, coarser)
+        made = random_examples(np.random.default_rng(seed), labels, network, coarser, solvers)
         for number, example in enumerate(made):
             stack = np.concatenate([example.inputs, example.target[None], example.weight[None]])
             if not np.isfinite(stack).all():

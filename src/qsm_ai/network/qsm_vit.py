@@ -132,7 +132,7 @@ class QsmVit(nn.Module):
 
     def __init__(
         self,
-        channels: int = 5,
+        channels: int = 6,
         widths: tuple[int, int, int] = (48, 128, 256),
         blocks: tuple[int, int] = (1, 1),
         depth: int = 3,

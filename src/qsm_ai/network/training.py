@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from qsm_ai.network.qsm_vit import QsmVit
 from qsm_ai.reconstruction.inputs import CHANNELS
@@ -86,6 +86,8 @@ class Pool:
     ----------
     directory : Path
         Holds ``*.npy`` files made by ``examples.write_pool``.
+    device : str
+        Where the crops are wanted. Other than a CPU, it holds every example from its first crop on.
 
     Raises
     ------
@@ -93,9 +95,10 @@ class Pool:
         If there is none.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, device: str = "cpu") -> None:
+        self.directory, self.device = directory, device
         self.files: list[Path] = []
+        self._held: dict[Path, Tensor] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -104,7 +107,15 @@ class Pool:
         if not self.files:
             raise FileNotFoundError(f"no examples in {self.directory.name}: `qsm-ai train` makes some")
 
-    def crop(self, rng: np.random.Generator, edge: int) -> NDArray[np.float32]:
+    def _stack(self, path: Path) -> Tensor:
+        """An example, on a CPU as a map of its file, of which only crops are read."""
+        if self.device == "cpu":
+            return torch.from_numpy(np.load(path, mmap_mode="c"))
+        if path not in self._held:
+            self._held[path] = torch.from_numpy(np.load(path)).to(self.device)
+        return self._held[path]
+
+    def crop(self, rng: np.random.Generator, edge: int) -> Tensor:
         """Draw a crop, randomly turned and mirrored, that holds brain.
 
         Parameters
@@ -114,22 +125,21 @@ class Pool:
 
         Returns
         -------
-        (7, edge, edge, edge) float32
+        (8, edge, edge, edge) float32
             Inputs, target and weight; zeros where an example is smaller than the crop.
         """
-        stack = np.load(self.files[rng.integers(len(self.files))], mmap_mode="r")
-        part: NDArray[np.float32] = np.zeros(0, np.float32)
+        stack = self._stack(self.files[rng.integers(len(self.files))])
+        part = stack[..., :0]
         for _ in range(8):
             corner = [int(rng.integers(0, max(n - edge, 0) + 1)) for n in stack.shape[1:]]
             box = tuple(slice(c, c + edge) for c in corner)
-            part = np.asarray(stack[(slice(None), *box)], np.float32)
+            part = stack[(slice(None), *box)].float()
             if part[-1].mean() > 0.3:
                 break
-        part = np.pad(part, [(0, 0)] + [(0, edge - n) for n in part.shape[1:]])
+        part = functional.pad(part, [side for n in reversed(part.shape[1:]) for side in (0, edge - n)])
         # The dipole's direction reaches the network only through its inputs: any turn of them is a scan too.
-        part = part.transpose(0, *(1 + rng.permutation(3)))
-        flips = tuple(1 + axis for axis in range(3) if rng.random() < 0.5)
-        return np.flip(part, flips)
+        part = part.permute(0, *(1 + int(axis) for axis in rng.permutation(3)))
+        return part.flip([1 + axis for axis in range(3) if rng.random() < 0.5])
 
     def batch(self, plan: Plan, step: int) -> Tensor:
         """Crops of one step, the same for the same plan, step and files.
@@ -141,12 +151,12 @@ class Pool:
 
         Returns
         -------
-        (N, 7, E, E, E) float32
+        (N, 8, E, E, E) float32
         """
         rng = np.random.default_rng([plan.seed, step])
         large = plan.large_every > 0 and step % plan.large_every == plan.large_every - 1
         edge, count = (plan.large_crop, 1) if large else (plan.crop, plan.batch)
-        return torch.from_numpy(np.stack([self.crop(rng, edge) for _ in range(count)]))
+        return torch.stack([self.crop(rng, edge) for _ in range(count)])
 
 
 def loss(correction: Tensor, target: Tensor, weight: Tensor, slope_share: float = 0.5) -> Tensor:
@@ -259,7 +269,7 @@ class Trainer:
 
         Parameters
         ----------
-        batch : (N, 7, E, E, E) float32
+        batch : (N, 8, E, E, E) float32
 
         Returns
         -------
@@ -362,7 +372,7 @@ class Trainer:
         rng = np.random.default_rng(1)
         wrong = first = spread = 0.0
         for _ in range(crops):
-            crop = torch.from_numpy(pool.crop(rng, edge or self.plan.large_crop).copy())[None].to(self.device)
+            crop = pool.crop(rng, edge or self.plan.large_crop)[None].to(self.device)
             with torch.no_grad(), self._autocast():
                 correction = model(crop[:, : len(CHANNELS)]).float()
             inside = crop[:, -1] >= 1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from qsm_ai.physics.edges import Edges
 from qsm_ai.physics.inversion import Inverter
 from qsm_ai.physics.total_variation import total_variation
 from qsm_ai.reconstruction.inputs import USUAL_SCALE
 
-CONSISTENCY_FACTOR, LEAST_CONSISTENCY, MOST_CONSISTENCY = 5.0, 0.002, 2.0
+CONSISTENCY_FACTOR, LEAST_CONSISTENCY, MOST_CONSISTENCY = 5.0, 0.0005, 2.0
 """Of μ = 5 (noise / scale)², held between the two others: the noisier the field, the less it overrules."""
 
 BESIDE_EDGES = 0.3
@@ -21,6 +22,9 @@ VARIATION_FACTOR, LEAST_VARIATION, MOST_VARIATION = 1.2e-3, 1e-6, 0.02
 
 LOUD = 0.1
 """Noise / scale beyond which the field tells so little that the share and λ grow by as much."""
+
+RIM_MM = 6.0
+"""Depth below the mask's surface at which a field without its background is trusted in full."""
 
 ITERATIONS = 20
 """Of total variation, which starts from the network's map."""
@@ -46,23 +50,43 @@ def consistency_weight(noise: float, scale: float) -> float:
     return min(max(CONSISTENCY_FACTOR * (noise / scale) ** 2, LEAST_CONSISTENCY), MOST_CONSISTENCY)
 
 
+def rim_trust(mask: NDArray[np.bool_], voxel_size: tuple[float, float, float]) -> NDArray[np.float32]:
+    r"""Trust in a local field near the rim, where background removal errs most.
+
+    .. math:: w = \min(d / 6\,\mathrm{mm}, 1)^2
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) bool
+    voxel_size : mm
+
+    Returns
+    -------
+    (X, Y, Z) float32
+        Of the distance d to the nearest voxel outside the mask; zero there.
+    """
+    depth = distance_transform_edt(mask, sampling=voxel_size)
+    trust: NDArray[np.float32] = np.square(np.minimum(depth / RIM_MM, 1)).astype(np.float32)
+    return trust
+
+
 def hold_to_field(
     inverter: Inverter,
     prior: NDArray[np.float32],
     mask: NDArray[np.bool_],
-    known: NDArray[np.bool_],
+    trust: NDArray[np.float32],
     noise: float,
     scale: float,
     edges: Edges | None = None,
 ) -> NDArray[np.float32]:
     r"""The map nearest to the network's and to the measured field at once.
 
-    .. math:: \min_\chi \tfrac12 \| M (d * \chi - f) \|_2^2 + \tfrac{\mu}{2} \| \chi - \chi_0 \|_2^2
+    .. math:: \min_\chi \tfrac12 \| W (d * \chi - f) \|_2^2 + \tfrac{\mu}{2} \| \chi - \chi_0 \|_2^2
 
     in closed form (:func:`physics.inversion.data_consistency`). Edges of the magnitude add what the network
     does not know, as in :func:`physics.total_variation.total_variation`,
 
-    .. math:: \min_\chi \tfrac12 \| M (d * \chi - f) \|_2^2 + \tfrac{0.3 \mu}{2} \| \chi - \chi_0 \|_2^2
+    .. math:: \min_\chi \tfrac12 \| W (d * \chi - f) \|_2^2 + \tfrac{0.3 \mu}{2} \| \chi - \chi_0 \|_2^2
               + \lambda \mathrm{TV}_{\mathrm{edges}}(\chi), \qquad \lambda = 1.2 \cdot 10^{-3} \, \sigma / s
 
     where 0.3, up to one, and λ are multiplied by :math:`10 \sigma / s` if that is more than one.
@@ -75,8 +99,8 @@ def hold_to_field(
         The network's map χ₀.
     mask : (X, Y, Z) bool
         Where susceptibility is sought.
-    known : (X, Y, Z) bool
-        M, the voxels whose field can be trusted.
+    trust : (X, Y, Z) float32 between 0 and 1
+        W²: zero where the field is not known, less than one where it is doubted (:func:`rim_trust`).
     noise, scale : float, ppm
         See :func:`consistency_weight`.
     edges : Edges or None
@@ -92,19 +116,19 @@ def hold_to_field(
     """
     weight = consistency_weight(noise, scale)
     if edges is None:
-        held: NDArray[np.float32] = inverter.consistency(prior, weight, known) * mask
+        held: NDArray[np.float32] = inverter.consistency(prior, weight, trust) * mask
         return held
     factor = np.float32(USUAL_SCALE / scale)
     louder = max(noise / scale / LOUD, 1.0)
     variation = min(max(VARIATION_FACTOR * noise / scale * louder, LEAST_VARIATION), MOST_VARIATION)
     return (
         total_variation(
-            inverter.local_field * known * factor,
+            inverter.local_field * (trust > 0) * factor,
             mask,
             inverter.voxel_size,
             inverter.b0_direction,
             variation,
-            weights=known.astype(np.float32),
+            weights=trust,
             iterations=ITERATIONS,
             edges=edges,
             prior=prior * factor,

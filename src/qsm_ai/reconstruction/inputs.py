@@ -1,7 +1,8 @@
-"""What the network sees: local field, two classical maps, the field's error and the mask, free of scale."""
+"""What the network sees: field, two classical maps, the field's error, mask and edges, free of scale."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,9 @@ from qsm_ai.physics.noise import cone_noise
 from qsm_ai.physics.referencing import reference
 from qsm_ai.physics.total_variation import total_variation
 
-CHANNELS = ("local_field", "total_variation", "tikhonov", "field_error", "mask")
+Inversion = Callable[..., NDArray[np.float32]]
+
+CHANNELS = ("local_field", "total_variation", "tikhonov", "field_error", "mask", "edges")
 SMOOTH = 0.05
 """Tikhonov regularisation of the map that sets the scale."""
 
@@ -37,7 +40,7 @@ class NetworkInputs:
 
     Attributes
     ----------
-    channels : (5, X, Y, Z) float32
+    channels : (6, X, Y, Z) float32
         In the order of ``CHANNELS``.
     first : (X, Y, Z) float32, ppm
         The map of least total variation, mean zero in the mask, which the network corrects.
@@ -96,6 +99,7 @@ def network_inputs(
     mask: NDArray[np.bool_],
     known: NDArray[np.bool_] | None = None,
     edges: Edges | None = None,
+    invert: Inversion = total_variation,
 ) -> NetworkInputs:
     r"""Dimensionless inputs, so that the whole is equivariant to a change of scale.
 
@@ -116,6 +120,8 @@ def network_inputs(
         reaches into the others: a calcification without signal still shows in the field around it.
     edges : Edges or None
         Of the magnitude, where the map may step; where they are known, its weight follows the noise.
+    invert : callable
+        Total variation, of :func:`physics.total_variation.total_variation` or the same on another device.
 
     Returns
     -------
@@ -132,8 +138,10 @@ def network_inputs(
     noise = float(np.median(standard_error[known])) if known.any() else 0.0
     geometry = inverter.voxel_size, inverter.b0_direction
     weight = TOTAL_VARIATION_WEIGHT if edges is None else edge_weight(noise, scale)
-    least = total_variation(field * factor, mask, *geometry, weight, weights=trusted, edges=edges) / factor
+    least = invert(field * factor, mask, *geometry, weight, weights=trusted, edges=edges) / factor
     first = reference(least, mask, "mean")
     error = np.minimum(standard_error * np.float32(ERROR_GAIN / scale), np.float32(ERROR_CEILING)) * known
-    inputs = np.stack([field / scale, first / scale, smooth / scale, error, trusted])
+    # Without a magnitude there is no border anywhere, as in an image that is flat.
+    borders = np.zeros_like(trusted) if edges is None else (1 - edges.smoothness) * mask
+    inputs = np.stack([field / scale, first / scale, smooth / scale, error, trusted, borders])
     return NetworkInputs(inputs.astype(np.float32), first.astype(np.float32), scale, noise)

@@ -28,6 +28,8 @@ class BackgroundRemoval:
     b0_direction : unit vector in voxel axes
     method : str
         ``pdf`` or ``lbv``.
+    sources : type
+        What seeks the outer sources of ``pdf``: numpy's, or the same on another device.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class BackgroundRemoval:
         b0_direction: tuple[float, float, float],
         *,
         method: Literal["pdf", "lbv"] = "pdf",
+        sources: type[OuterSources] = OuterSources,
     ) -> None:
         self._total_field, self._known, self._voxel_size = total_field, known, voxel_size
         self._sources: OuterSources | None = None
@@ -46,15 +49,17 @@ class BackgroundRemoval:
             # Voxels without a trustworthy field say nothing, but are no place for outer sources either: a
             # calcification there would be taken for background.
             silent = np.where(known, np.float32(1), np.float32(np.inf))
-            self._sources = OuterSources(mask, voxel_size, b0_direction, silent)
+            self._sources = sources(mask, voxel_size, b0_direction, silent)
 
-    def local_field(self, inner_field: Volume | None = None) -> Volume:
+    def local_field(self, inner_field: Volume | None = None, iterations: int = 40) -> Volume:
         """The total field without what is taken for background.
 
         Parameters
         ----------
         inner_field : (X, Y, Z) float32 or None, ppm
             Field of the sources inside, as far as they are known.
+        iterations : int
+            Of the search for outer sources; ``lbv`` solves its equation to the end.
 
         Returns
         -------
@@ -62,7 +67,7 @@ class BackgroundRemoval:
             Zero where the field is not known.
         """
         if self._sources is not None:
-            return self._sources.remove(self._total_field, inner_field) * self._known
+            return self._sources.remove(self._total_field, inner_field, iterations) * self._known
         from qsm_ai.physics.background import lbv
 
         if inner_field is None:

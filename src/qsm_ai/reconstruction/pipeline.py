@@ -21,7 +21,7 @@ from qsm_ai.physics.referencing import csf_region, reference
 from qsm_ai.physics.total_variation import total_variation
 from qsm_ai.physics.unwrapping import unwrap_echoes
 from qsm_ai.reconstruction.calibration import shipped_calibration
-from qsm_ai.reconstruction.consistency import consistency_weight, hold_to_field
+from qsm_ai.reconstruction.consistency import consistency_weight, hold_to_field, rim_trust
 from qsm_ai.reconstruction.evidence import Evidence
 from qsm_ai.reconstruction.inputs import NetworkInputs, network_inputs
 from qsm_ai.reconstruction.local_field import BackgroundRemoval
@@ -42,6 +42,9 @@ MARGIN = 4
 
 PASSES = 3
 """Of the network, each on a local field that knows the map of the one before."""
+
+LAST_ITERATIONS = 80
+"""Of the search for outer sources that knows the network's last map."""
 
 SMALLEST_BRAIN = 100
 """Voxels of a mask that was found, not given."""
@@ -324,7 +327,8 @@ def _inversion(work: _Work) -> None:
 
 def _prepare(work: _Work) -> None:
     """Classical maps and network inputs of the local field as it is now."""
-    work.inverter = Inverter(work.volumes["local_field"], *work.geometry)
+    if work.inverter is None:
+        work.inverter = Inverter(work.volumes["local_field"], *work.geometry)
     sought = work.valid if work.options.background == "v-sharp" else work.volumes["mask"]
     error = work.volumes.get("field_error")
     work.inputs = network_inputs(work.inverter, error, sought, work.valid, work.edges)
@@ -333,11 +337,17 @@ def _prepare(work: _Work) -> None:
 
 def _refine(work: _Work, chi: Volume) -> None:
     """Remove the background once more, knowing a map, and prepare anew."""
+    _seek_background(work, chi)
+    _prepare(work)
+
+
+def _seek_background(work: _Work, chi: Volume, iterations: int = 40) -> None:
+    """The local field once more, with the background sought on in what a map leaves unexplained."""
     assert work.removal is not None  # noqa: S101 - the caller's condition
     assert work.inverter is not None  # noqa: S101 - there is no map without one
     inner_field = work.inverter.forward(reference(chi, work.volumes["mask"], "mean"))
-    work.volumes["local_field"] = work.removal.local_field(inner_field)
-    _prepare(work)
+    work.volumes["local_field"] = work.removal.local_field(inner_field, iterations)
+    work.inverter = Inverter(work.volumes["local_field"], *work.geometry)
 
 
 def _network(work: _Work) -> None:
@@ -346,7 +356,6 @@ def _network(work: _Work) -> None:
         if work.prior is not None:
             _refine(work, work.prior)
         work.prior = _predict(work, turn, passes)
-    work.removal = None
 
 
 def _predict(work: _Work, turn: int, passes: int) -> Volume:
@@ -372,8 +381,14 @@ def _consistency(work: _Work) -> None:
     assert work.prior is not None  # noqa: S101 - the stage before made it
     assert work.inverter is not None  # noqa: S101
     mask = work.volumes["mask"]
+    trust = work.valid.astype(np.float32)
+    if work.removal is not None:
+        _seek_background(work, work.prior, LAST_ITERATIONS)
+        work.reporter.step(0.6)
+        work.removal = None
+        trust *= rim_trust(mask, work.scan.grid.voxel_size)
     work.scores["consistency_weight"] = consistency_weight(work.noise, work.scale)
-    chi = hold_to_field(work.inverter, work.prior, mask, work.valid, work.noise, work.scale, work.edges)
+    chi = hold_to_field(work.inverter, work.prior, mask, trust, work.noise, work.scale, work.edges)
     work.volumes["chi"] = _referenced(work, chi, mask)
     work.prior = work.inverter = work.edges = None
 
