@@ -52,7 +52,7 @@ def reference_patches(shape: tuple[int, ...], seed: int = 20260) -> NDArray[np.f
     Parameters
     ----------
     shape : (C, P, P, P)
-        The last channel is the mask.
+        The last two channels are the mask and the strength of edges, from zero to one.
     seed : int
 
     Returns
@@ -63,12 +63,14 @@ def reference_patches(shape: tuple[int, ...], seed: int = 20260) -> NDArray[np.f
     grid = np.indices(shape[1:])
     for centre, contrast in ((shape[1] // 3, 100.0), (2 * shape[1] // 3, -100.0)):
         lesion = ((grid - centre) ** 2).sum(axis=0) <= (shape[1] // 24) ** 2
-        patches[1, :-1, lesion] += contrast
+        patches[1, :-2, lesion] += contrast
     # A head that fills the patch but for one corner.
     edge = shape[1] // 6
-    patches[:, -1] = 1
-    patches[:, -1, :edge, :edge, :edge] = 0
-    return patches * patches[:, -1:]
+    mask = np.ones(shape[1:], np.float32)
+    mask[:edge, :edge, :edge] = 0
+    patches[:, -2] = 1
+    patches[:, -1] = 1 - 1 / (1 + patches[:, -1] ** 2)
+    return patches * mask
 
 
 def disagreement(answer: NDArray[np.float32], expected: NDArray[np.float32]) -> dict[str, float]:

@@ -406,4 +406,4 @@ def test_half_precision_of_the_shipped_network_is_within_its_limits(tmp_path: Pa
     assert 0 < parity["voxel"] < 0.1
     made_from = (tmp_path / "reference/made-from").read_text().strip()
     assert made_from == hashlib.sha256(model.read_bytes()).hexdigest()
-    assert (tmp_path / "reference/patches.bin").stat().st_size == 2 * 5 * 96**3 * 4
+    assert (tmp_path / "reference/patches.bin").stat().st_size == 2 * 6 * 96**3 * 4
