@@ -101,6 +101,15 @@ def test_a_checkpoint_that_cannot_see_examples_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_network_of_other_inputs_is_not_exported(tmp_path: Path, small_network: Make) -> None:
+    pytest.importorskip("onnxscript")
+    Trainer(Plan(), tmp_path, model=small_network(5, channels=5)).save()
+    code, output = run("export", tmp_path / "checkpoint.pt", tmp_path / "models" / "model.onnx")
+    assert code == 2
+    assert "has 5 inputs; examples have 6" in " ".join(output.replace("│", " ").split())
+    assert not (tmp_path / "models").exists()
+
+
 def test_examples_go_through_an_earlier_training(
     tmp_path: Path, small_network: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,12 +130,9 @@ def export(
     ] = None,
 ) -> None:
     """Export a checkpoint's averaged weights to ONNX, unless what is computed from it differs."""
-    from qsm_ai.network.export import export_onnx, keep_checkpoint, load_checkpoint, parity, too_far
+    from qsm_ai.network.export import export_onnx, keep_checkpoint, parity, too_far
 
-    try:
-        model = load_checkpoint(checkpoint)
-    except Exception:
-        raise typer.BadParameter(f"{checkpoint.name} is no checkpoint of QSM-ViT.") from None
+    model = _weights(checkpoint)
     candidate = onnx.with_name(f".{onnx.stem}.candidate.onnx")
     try:
         export_onnx(model, candidate)
@@ -215,7 +212,7 @@ def _start_makers(
     return list(processes)
 
 
-def _weights(checkpoint: Path, option: str) -> QsmVit:
+def _weights(checkpoint: Path, option: str | None = None) -> QsmVit:
     """The network of a checkpoint, if it can be given what examples have."""
     from qsm_ai.network.export import load_checkpoint
     from qsm_ai.reconstruction.inputs import CHANNELS
