@@ -38,15 +38,20 @@ def apart(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.linalg.norm(one - other) / max(np.linalg.norm(one), 1e-6))
 
 
+@pytest.mark.parametrize("outside", [0.0, 0.01, np.inf])
 @pytest.mark.parametrize("guided", [False, True])
-def test_total_variation_is_the_same_but_for_rounding(scan: tuple[Head, Echoes], guided: bool) -> None:
+def test_total_variation_is_the_same_but_for_rounding(
+    scan: tuple[Head, Echoes], guided: bool, outside: float
+) -> None:
     head, echoes = scan
     geometry = head.voxel_size, echoes.b0_direction
     field = forward_field(np.where(head.brain, head.chi, 0).astype(np.float32), *geometry)
     edges = magnitude_edges(echoes.magnitude, head.brain, head.voxel_size) if guided else None
     weights = np.random.default_rng(0).random(field.shape).astype(np.float32)
     usual, fast = (
-        chosen.total_variation(field, head.brain, *geometry, 3e-4, weights=weights, edges=edges)
+        chosen.total_variation(
+            field, head.brain, *geometry, 3e-4, weights=weights, edges=edges, outside_weight=outside
+        )
         for chosen in (HERE, THERE)
     )
     assert fast.dtype == np.float32

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,7 @@ from qsm_ai.network.anatomy import Head
 from qsm_ai.network.examples import (
     MARGIN,
     Example,
+    Solvers,
     fine_voxel,
     load_labels,
     prepare_examples,
@@ -109,6 +111,23 @@ def test_a_given_local_field_errs_by_noise_alone(scan: tuple[Head, Echoes]) -> N
     counted = given.weight == 1
     left = [np.sqrt(np.mean((e.target * e.scale)[counted] ** 2)) for e in (given, removed)]
     assert left[0] < left[1]
+
+
+def test_a_given_local_field_beside_a_magnitude_has_no_source_outside(scan: tuple[Head, Echoes]) -> None:
+    asked: list[tuple[bool, float]] = []
+
+    def noting(*args: Any, **keywords: Any) -> np.ndarray:
+        asked.append((keywords.get("edges") is not None, keywords.get("outside_weight", 0.0)))
+        return np.zeros_like(args[0])
+
+    given: list[tuple[bool, float]] = []
+    for seed in range(12):
+        asked.clear()
+        made = prepare_examples(np.random.default_rng(seed), *scan, None, Solvers(total_variation=noting))
+        if len(made) == 2:
+            given.append(asked.pop(0))
+        assert all(weight == 0 for _, weight in asked)
+    assert set(given) == {(True, np.inf), (False, 0.0)}
 
 
 def test_inputs_and_target_do_not_know_the_scale_of_susceptibility(scan: tuple[Head, Echoes]) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qsm_ai.physics.edges import magnitude_edges
+from qsm_ai.physics.edges import magnitude_edges, slopes
 
 Volume = NDArray[np.float32]
 SHAPE, VOXEL = (24, 22, 20), (1.0, 1.5, 2.0)
@@ -33,6 +33,17 @@ def test_a_border_is_found_where_it_is_and_faces_the_right_way(axis: int) -> Non
     flat = mask.copy()
     flat[border] = False
     assert np.median(edges.smoothness[flat]) == pytest.approx(0.5, abs=0.1)
+
+
+def test_slopes_are_by_the_mm_and_end_at_the_mask() -> None:
+    plane = np.add.outer(np.add.outer(np.arange(24) * 1.0, np.arange(22) * 3.0), np.arange(20) * -1.0)
+    _, mask = slab()
+    found = slopes(plane.astype(np.float32), mask, VOXEL)
+    inner = (slice(4, -4),) * 3
+    for axis, slope in enumerate((1.0, 2.0, -0.5)):
+        np.testing.assert_allclose(found[axis][inner], slope, rtol=1e-5)
+    assert not found[0][-4].any()
+    assert not found[:, ~mask].any()
 
 
 def test_normals_have_a_length_of_one_or_none() -> None:

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from qsm_ai.physics.dipole import forward_field
 from qsm_ai.physics.edges import Edges, magnitude_edges
 from qsm_ai.physics.inversion import tikhonov, tkd
-from qsm_ai.physics.total_variation import total_variation
+from qsm_ai.physics.total_variation import total_variation, variation
 
 Volume = NDArray[np.float32]
 VOXEL, B0 = (1.0, 1.0, 1.0), (0.2, 0.1, 0.97)
@@ -168,11 +169,67 @@ def test_the_opposite_field_has_the_opposite_map() -> None:
     np.testing.assert_allclose(other, -one, atol=1e-6)
 
 
+def test_that_no_source_lies_outside_tells_of_those_inside() -> None:
+    """Where variation does not: in a map without flat parts."""
+    chi, mask = phantom()
+    texture = gaussian_filter(np.random.default_rng(5).standard_normal(chi.shape), 1.5)
+    chi = (chi + 0.5 * texture * mask).astype(np.float32)
+    field = noisy_field(chi, mask, 2e-4)
+    anywhere, dear, inside = (
+        error(total_variation(field, mask, VOXEL, B0, 2e-5, iterations=60, outside_weight=weight), chi, mask)
+        for weight in (0.0, 0.005, np.inf)
+    )
+    assert inside < dear < anywhere
+    assert inside < 0.85 * anywhere
+
+
+def test_a_source_outside_is_taken_for_one_inside_where_that_is_made_dear() -> None:
+    chi, mask = phantom()
+    outside = np.zeros_like(chi)
+    outside[24, 24, 45] = 20.0
+    assert not mask[outside > 0].any()
+    field = noisy_field(chi + outside, mask, 2e-4)
+    anywhere, inside = (
+        total_variation(field, mask, VOXEL, B0, 2e-5, iterations=60, outside_weight=weight)
+        for weight in (0.0, np.inf)
+    )
+    assert error(anywhere, chi, mask) < 0.8 * error(inside, chi, mask)
+    assert variation(anywhere, mask, VOXEL) < 0.95 * variation(inside, mask, VOXEL)
+
+
+def test_the_outside_counts_for_nothing_at_a_weight_of_nothing_or_next_to_it() -> None:
+    chi, mask = phantom()
+    field = noisy_field(chi, mask, 0.002)
+    prior = np.zeros_like(chi)
+    free, nearly = (
+        total_variation(field, mask, VOXEL, B0, 2e-3, None, 200, None, prior, 0.01, outside_weight=weight)
+        for weight in (0.0, 1e-9)
+    )
+    assert np.abs(free - nearly).max() < 0.02 * np.abs(free).max()
+
+
+def test_the_variation_of_a_step_is_its_height_times_its_area_except_along_a_border() -> None:
+    x = np.arange(20)
+    mask = np.zeros((20, 12, 10), np.bool_)
+    mask[2:-2, 2:-2, 2:-2] = True
+    step = np.broadcast_to(np.where(x < 10, 0.0, 0.3)[:, None, None], mask.shape).astype(np.float32)
+    voxel_size = (0.5, 1.0, 2.0)
+    faces = 8 * 6
+    assert variation(step, mask, voxel_size) == pytest.approx(0.3 / 0.5 * faces, rel=1e-5)
+    assert variation(step + 7, mask, voxel_size) == pytest.approx(0.3 / 0.5 * faces, rel=1e-5)
+    normal = np.zeros((3, *mask.shape), np.float32)
+    normal[0] = 1
+    edges = Edges(np.full(mask.shape, 0.25, np.float32), normal)
+    assert variation(step, mask, voxel_size, edges) == pytest.approx(0.25 * 0.3 / 0.5 * faces, rel=1e-5)
+
+
 def test_a_weight_that_is_not_positive_and_an_empty_mask_are_refused() -> None:
     chi, mask = phantom()
     with pytest.raises(ValueError, match="positive"):
         total_variation(chi, mask, VOXEL, B0, regularisation=0)
     with pytest.raises(ValueError, match="prior"):
         total_variation(chi, mask, VOXEL, B0, prior=chi, prior_weight=0)
+    with pytest.raises(ValueError, match="outside"):
+        total_variation(chi, mask, VOXEL, B0, outside_weight=-1)
     with pytest.raises(ValueError, match="empty"):
         total_variation(chi, np.zeros_like(mask), VOXEL, B0)

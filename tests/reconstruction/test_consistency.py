@@ -113,6 +113,17 @@ def test_a_field_of_nothing_but_noise_leaves_the_network_its_say(case: Case) -> 
     assert case.error(held) < case.error(divided)
 
 
+def test_where_the_mask_holds_all_sources_the_map_is_better_yet(case: Case) -> None:
+    inverter = Inverter(forward_field(case.chi, VOXEL, DIRECTION) * case.mask, VOXEL, DIRECTION)
+    anywhere, within = (
+        hold_to_field(
+            inverter, case.prior, case.mask, case.trust, NOISE / 20, SCALE, case.edges, within=known
+        )
+        for known in (False, True)
+    )
+    assert case.error(within) < 0.9 * case.error(anywhere)
+
+
 @pytest.mark.parametrize("guided", [False, True])
 def test_what_the_field_says_near_the_rim_is_doubted(case: Case, guided: bool) -> None:
     """As much as a background that was taken for the brain's own is wrong there."""

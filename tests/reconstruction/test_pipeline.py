@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
 
 from qsm_ai.io import load_scan
 from qsm_ai.reconstruction.options import Options
@@ -135,6 +136,23 @@ def test_a_magnitude_tells_the_classical_map_where_tissue_ends(files: Files, pha
     without = reconstruct(noisy, network=Content()).chi
     guided = reconstruct(replace(noisy, magnitude=magnitude), network=Content()).chi
     assert 1 - agreement(guided, phantom) < 0.8 * (1 - agreement(without, phantom))
+
+
+def test_a_local_field_with_background_left_in_it_is_found_out(files: Files, phantom: Phantom) -> None:
+    clean = load_scan(local_field=files.local_field, mask_file=files.mask)
+    clean = replace(clean, magnitude=phantom.magnitude)
+    left = np.float32(0.3) * (phantom.total_field - phantom.local_field) * phantom.mask
+    soiled = replace(clean, local_field=phantom.local_field * phantom.mask + left)
+    warnings = [reconstruct(scan, network=Content()).warnings for scan in (clean, soiled)]
+    assert ["background is left" in " ".join(told) for told in warnings] == [False, True]
+
+
+def test_a_mask_that_lacks_the_rim_of_the_brain_is_found_out(files: Files, phantom: Phantom) -> None:
+    scan = load_scan(local_field=files.local_field, mask_file=files.mask)
+    less = binary_erosion(phantom.mask, iterations=9)
+    assert np.abs(phantom.chi[phantom.mask & ~less]).max() > 0
+    lacking = replace(scan, magnitude=phantom.magnitude, mask=less, local_field=phantom.local_field * less)
+    assert "smaller than the brain" in " ".join(reconstruct(lacking, network=Content()).warnings)
 
 
 def test_the_network_method_needs_a_network(scan: Scan) -> None:

@@ -17,7 +17,7 @@ from qsm_ai.physics.dipole import dipole_kernel
 from qsm_ai.physics.edges import Edges
 from qsm_ai.physics.fourier import bounding_box, fast_shape, irfftn, pad_to, rfftn
 from qsm_ai.physics.pdf import OuterSources
-from qsm_ai.physics.total_variation import _MARGIN_MM, _STIFFNESS, _gradient_power
+from qsm_ai.physics.total_variation import _MARGIN_MM, _STIFFNESS, _STIFFNESS_OUTSIDE, _gradient_power
 
 Volume = NDArray[np.float32]
 
@@ -95,6 +95,7 @@ def total_variation(
     weights: Volume | None = None,
     iterations: int = 30,
     edges: Edges | None = None,
+    outside_weight: float = 0.0,
     *,
     device: str = "cuda",
 ) -> Volume:
@@ -104,7 +105,7 @@ def total_variation(
     ----------
     local_field : (X, Y, Z) float32, ppm
     mask : (X, Y, Z) bool
-    voxel_size, b0_direction, regularisation, weights, iterations, edges
+    voxel_size, b0_direction, regularisation, weights, iterations, edges, outside_weight
         Of that function.
     device : str
 
@@ -133,9 +134,13 @@ def total_variation(
     kernel = there(dipole_kernel(shape, voxel_size, b0_direction))
     stiffness, threshold = _STIFFNESS * regularisation, 1 / _STIFFNESS
     denominator = stiffness * there(_gradient_power(shape, voxel_size)) + kernel**2
-    denominator[0, 0, 0] = 1
+    if outside_weight > 0:
+        denominator += _STIFFNESS_OUTSIDE
+        kept_back = (1 - laid_out(inner.astype(np.float32))) / (1 + _STIFFNESS_OUTSIDE / outside_weight)
+        outside = torch.zeros(shape, device=device)
+    else:
+        denominator[0, 0, 0] = torch.inf  # nothing tells the mean
     data_filter, gradient_filter = kernel / denominator, stiffness / denominator
-    gradient_filter[0, 0, 0] = 0
     if edges is not None:
         normal = laid_out(edges.normal[(slice(None), *box)])
         most = threshold * (1 - laid_out(1 - edges.smoothness[box]))
@@ -158,6 +163,10 @@ def total_variation(
         pull = torch.zeros(shape, device=device)
         for axis, h in enumerate(voxel_size):
             pull += (torch.roll(split[axis], 1, axis) - split[axis]) / h
+        if outside_weight > 0:
+            both = chi + outside
+            outside = both * kept_back
+            pull += _STIFFNESS_OUTSIDE / stiffness * (both - 2 * outside)
         filled = irfftn(spectrum * kernel, shape) * (1 - known) + weighted_field
         spectrum = rfftn(filled) * data_filter + rfftn(pull) * gradient_filter
     found = np.zeros(local_field.shape, dtype=np.float32)

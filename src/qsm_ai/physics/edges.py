@@ -59,13 +59,34 @@ def magnitude_edges(
     if not mask.any():
         raise ValueError("the mask is empty")
     combined = np.sqrt(np.einsum("e...,e...->...", magnitude, magnitude))
-    normal = np.zeros((3, *mask.shape), dtype=np.float32)
-    for axis, h in enumerate(voxel_size):
-        values, inside, slope = (np.moveaxis(volume, axis, 0) for volume in (combined, mask, normal[axis]))
-        both = inside[1:] & inside[:-1]
-        np.subtract(values[1:], values[:-1], out=slope[:-1], where=both)
-        slope /= np.float32(h)
+    normal = slopes(combined, mask, voxel_size)
     power = np.einsum("a...,a...->...", normal, normal)
     usual = max(float(np.median(power[mask])), float(np.finfo(np.float32).tiny))
     normal /= np.sqrt(np.maximum(power, np.finfo(np.float32).tiny))
     return Edges(smoothness=1 / (1 + power / np.float32(usual)), normal=normal)
+
+
+def slopes(
+    volume: NDArray[np.float32], mask: NDArray[np.bool_], voxel_size: tuple[float, float, float]
+) -> NDArray[np.float32]:
+    """Differences towards the next voxel along each axis, between voxels of a mask.
+
+    Parameters
+    ----------
+    volume : (X, Y, Z) float32
+    mask : (X, Y, Z) bool
+    voxel_size : mm
+
+    Returns
+    -------
+    (3, X, Y, Z) float32
+        Of the volume's unit per mm; zero where one of the two voxels is outside the mask.
+    """
+    found = np.zeros((3, *mask.shape), dtype=np.float32)
+    for axis, h in enumerate(voxel_size):
+        values, slope = np.moveaxis(volume, axis, 0), np.moveaxis(found[axis], axis, 0)
+        inside = np.moveaxis(mask, axis, 0)
+        both = inside[1:] & inside[:-1]
+        np.subtract(values[1:], values[:-1], out=slope[:-1], where=both)
+        slope /= np.float32(h)
+    return found

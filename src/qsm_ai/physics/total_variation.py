@@ -6,12 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_ai.physics.dipole import dipole_kernel
-from qsm_ai.physics.edges import Edges
+from qsm_ai.physics.edges import Edges, slopes
 from qsm_ai.physics.fourier import bounding_box, fast_shape, frequencies, irfftn, rfftn
+from qsm_ai.physics.splits import DearOutside, ShrunkGradient
 
 _MARGIN_MM = 12.0
 _STIFFNESS = 100.0
 """μ / λ: how fast the split gradients meet, after Bilgic et al."""
+_STIFFNESS_OUTSIDE = 0.015
+"""ρ: how fast the map and its copy meet, which is less, or nothing, outside the mask."""
 
 
 def total_variation(
@@ -25,6 +28,7 @@ def total_variation(
     edges: Edges | None = None,
     prior: NDArray[np.float32] | None = None,
     prior_weight: float = 0.0,
+    outside_weight: float = 0.0,
 ) -> NDArray[np.float32]:
     r"""The susceptibility with the least total variation that explains the field inside the mask.
 
@@ -51,6 +55,14 @@ def total_variation(
     which is :math:`\nu F \chi_0` above and :math:`\nu` below the line of the division, and the search starts
     from it.
 
+    In the margin around the mask the map takes up what sources in the mask do not explain: the rest of a
+    background. A field of which none is left tells more, above all where the dipole kernel vanishes, if that
+    is made dear,
+
+    .. math:: \tfrac{\kappa}{2} \| \chi \|_2^2 \text{ outside the mask,}
+
+    by a second split, :math:`y = \chi`, which is cut down by :math:`\rho / (\rho + \kappa)` outside the mask.
+
     Parameters
     ----------
     local_field : (X, Y, Z) float32, ppm
@@ -70,6 +82,8 @@ def total_variation(
         Zero outside the mask.
     prior_weight : float
         ν, the ratio of the variance of the field's error to that of the prior's.
+    outside_weight : float
+        κ; infinite where no source lies outside the mask.
 
     Returns
     -------
@@ -79,17 +93,15 @@ def total_variation(
     Raises
     ------
     ValueError
-        If the mask is empty, the regularisation is not positive, or the weight of a prior not.
+        If the mask is empty, the regularisation is not positive, the weight of a prior not, or that of the
+        outside is negative.
 
     References
     ----------
     Bilgic et al. 2014, 10.1002/mrm.25029; Milovic et al. 2018, 10.1002/mrm.27073; with edges Liu et al. 2012,
     10.1016/j.neuroimage.2011.08.082, and Ehrhardt and Betcke 2016, 10.1137/15M1047325.
     """
-    if not regularisation > 0:
-        raise ValueError("the regularisation must be positive")
-    if prior is not None and not prior_weight > 0:
-        raise ValueError("the weight of a prior must be positive")
+    _check_weights(regularisation, None if prior is None else prior_weight, outside_weight)
     box = bounding_box(mask)
     inner = mask[box]
     shape = fast_shape(inner.shape, tuple(max(2, round(_MARGIN_MM / h)) for h in voxel_size))
@@ -104,14 +116,19 @@ def total_variation(
 
     kernel = dipole_kernel(shape, voxel_size, b0_direction)
     stiffness = np.float32(_STIFFNESS * regularisation)
+    outside = (
+        DearOutside(inner, shape, outside_weight, _STIFFNESS_OUTSIDE, stiffness)
+        if outside_weight > 0
+        else None
+    )
     denominator = stiffness * _gradient_power(shape, voxel_size)
     denominator += kernel**2
-    if prior is not None:
-        denominator += np.float32(prior_weight)
-    denominator[0, 0, 0] = 1.0
+    denominator += np.float32(prior_weight if prior is not None else 0)
+    denominator += np.float32(_STIFFNESS_OUTSIDE if outside is not None else 0)
+    if denominator[0, 0, 0] == 0:  # nothing tells the mean
+        denominator[0, 0, 0] = np.inf
     data_filter = kernel / denominator
     gradient_filter = stiffness / denominator
-    gradient_filter[0, 0, 0] = 0.0
 
     filled = np.zeros(shape, dtype=np.float32)
     pulled: NDArray[np.complex64] | None = None
@@ -122,11 +139,14 @@ def total_variation(
         filled[place] = prior[box] * inner
         spectrum = rfftn(filled)
         pulled = spectrum * (np.float32(prior_weight) / denominator)
-    gradient = _ShrunkGradient(
+    gradient = ShrunkGradient(
         shape, voxel_size, np.float32(1 / _STIFFNESS), None if edges is None else _laid_out(edges, box, shape)
     )
     for _ in range(iterations):
-        pull = gradient.step(irfftn(spectrum, shape))
+        current = irfftn(spectrum, shape)
+        pull = gradient.step(current)
+        if outside is not None:
+            outside.step(current, pull)
         spectrum *= kernel
         filled = irfftn(spectrum, shape)
         filled *= unknown
@@ -143,6 +163,15 @@ def total_variation(
     return chi
 
 
+def _check_weights(regularisation: float, prior_weight: float | None, outside_weight: float) -> None:
+    if not regularisation > 0:
+        raise ValueError("the regularisation must be positive")
+    if prior_weight is not None and not prior_weight > 0:
+        raise ValueError("the weight of a prior must be positive")
+    if not outside_weight >= 0:
+        raise ValueError("the weight of the outside must not be negative")
+
+
 def _laid_out(edges: Edges, box: tuple[slice, ...], shape: tuple[int, ...]) -> Edges:
     """The part of the edges in a box, at the start of a grid of ``shape`` that has none elsewhere."""
     smoothness = np.ones(shape, dtype=np.float32)
@@ -154,86 +183,35 @@ def _laid_out(edges: Edges, box: tuple[slice, ...], shape: tuple[int, ...]) -> E
     return Edges(smoothness, normal)
 
 
-class _ShrunkGradient:
-    """The split gradient z and its multiplier u, on a periodic grid; ``threshold`` in ppm/mm."""
+def variation(
+    chi: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    voxel_size: tuple[float, float, float],
+    edges: Edges | None = None,
+) -> float:
+    r"""Total variation of a map in a mask, as :func:`total_variation` counts it.
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        voxel_size: tuple[float, float, float],
-        threshold: np.float32,
-        edges: Edges | None = None,
-    ) -> None:
-        self.voxel_size = voxel_size
-        self.threshold = threshold
-        self.edges = edges
-        self.multiplier = np.zeros((3, *shape), dtype=np.float32)
-        self.along = np.empty(shape, dtype=np.float32)
-        self.length = np.empty(shape, dtype=np.float32)
+    .. math:: \sum | \nabla \chi - n (n \cdot \nabla \chi) | + w \, | n \cdot \nabla \chi |
 
-    def step(self, chi: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Update z and u from the map; the adjoint gradient of z − u."""
-        for axis, h in enumerate(self.voxel_size):
-            moved = self.multiplier[axis]  # becomes ∇χ + u
-            _difference(chi, axis, self.along)
-            self.along /= np.float32(h)
-            moved += self.along
-        # u is what the threshold cuts off: ∇χ + u brought to a length of at most the threshold. With edges,
-        # what runs across them is taken out first and cut by itself.
-        across = None if self.edges is None else self._taken_out(self.edges)
-        length = self.length
-        length.fill(0)
-        for moved in self.multiplier:
-            np.square(moved, out=self.along)
-            length += self.along
-        np.sqrt(length, out=length)
-        np.maximum(length, self.threshold, out=length)
-        np.divide(self.threshold, length, out=length)
-        pull = np.zeros_like(chi)
-        for axis, h in enumerate(self.voxel_size):
-            moved = self.multiplier[axis]
-            cut = np.multiply(moved, length, out=self.along)
-            moved -= cut
-            moved -= cut  # z − u
-            if across is not None:
-                rest, cut_across, normal = across
-                moved += rest * normal[axis]
-                cut += cut_across * normal[axis]
-            _add_adjoint_difference(moved, axis, np.float32(1 / h), pull)
-            self.multiplier[axis] = cut
-        return pull
+    Parameters
+    ----------
+    chi : (X, Y, Z) float32, ppm
+    mask : (X, Y, Z) bool
+    voxel_size : mm
+    edges : Edges or None
+        Without them n is zero.
 
-    def _taken_out(
-        self, edges: Edges
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Take what runs across edges out of ∇χ + u; its z − u and its u along the normal, and the normal."""
-        normal = edges.normal
-        across = np.einsum("a...,a...->...", normal, self.multiplier)
-        for axis in range(3):
-            self.multiplier[axis] -= np.multiply(across, normal[axis], out=self.along)
-        most = np.multiply(edges.smoothness, self.threshold, out=self.along)
-        cut = np.clip(across, -most, most)
-        across -= cut
-        across -= cut
-        return across, cut, normal
-
-
-def _difference(volume: NDArray[np.float32], axis: int, out: NDArray[np.float32]) -> None:
-    """Of each voxel's next neighbour and itself, periodic."""
-    source, target = np.moveaxis(volume, axis, 0), np.moveaxis(out, axis, 0)
-    np.subtract(source[1:], source[:-1], out=target[:-1])
-    np.subtract(source[0], source[-1], out=target[-1])
-
-
-def _add_adjoint_difference(
-    volume: NDArray[np.float32], axis: int, factor: np.float32, out: NDArray[np.float32]
-) -> None:
-    """Add the adjoint of :func:`_difference` times ``factor`` to ``out``; ``volume`` is used up."""
-    volume *= factor
-    source, target = np.moveaxis(volume, axis, 0), np.moveaxis(out, axis, 0)
-    target -= source
-    target[1:] += source[:-1]
-    target[0] += source[-1]
+    Returns
+    -------
+    float, ppm/mm
+        Summed over voxels; differences across the rim of the mask do not count.
+    """
+    gradient = slopes(chi, mask, voxel_size)
+    if edges is None:
+        return float(np.linalg.norm(gradient, axis=0).sum())
+    across = np.einsum("a...,a...->...", edges.normal, gradient)
+    gradient -= across * edges.normal
+    return float(np.linalg.norm(gradient, axis=0).sum() + (edges.smoothness * np.abs(across)).sum())
 
 
 def _gradient_power(shape: tuple[int, ...], voxel_size: tuple[float, float, float]) -> NDArray[np.float32]:

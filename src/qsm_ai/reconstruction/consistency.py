@@ -26,8 +26,11 @@ LOUD = 0.1
 RIM_MM = 6.0
 """Depth below the mask's surface at which a field without its background is trusted in full."""
 
-ITERATIONS = 20
-"""Of total variation, which starts from the network's map."""
+ITERATIONS, ITERATIONS_WITHIN = 20, 40
+"""Of total variation, which starts from the network's map; the second where the mask holds all sources."""
+
+OUTSIDE_WEIGHT = 0.005
+"""κ where the mask holds all sources: finite, for a field that seems clean holds some background yet."""
 
 
 def consistency_weight(noise: float, scale: float) -> float:
@@ -78,6 +81,8 @@ def hold_to_field(
     noise: float,
     scale: float,
     edges: Edges | None = None,
+    *,
+    within: bool = False,
 ) -> NDArray[np.float32]:
     r"""The map nearest to the network's and to the measured field at once.
 
@@ -104,6 +109,9 @@ def hold_to_field(
     noise, scale : float, ppm
         See :func:`consistency_weight`.
     edges : Edges or None
+    within : bool
+        Whether all sources of the field lie in the mask, which counts where edges are known: then
+        susceptibility outside costs as much as :math:`\kappa = 0.005` says.
 
     Returns
     -------
@@ -129,10 +137,11 @@ def hold_to_field(
             inverter.b0_direction,
             variation,
             weights=trust,
-            iterations=ITERATIONS,
+            iterations=ITERATIONS_WITHIN if within else ITERATIONS,
             edges=edges,
             prior=prior * factor,
             prior_weight=min(BESIDE_EDGES * louder, 1.0) * weight,
+            outside_weight=OUTSIDE_WEIGHT if within else 0.0,
         )
         / factor
     )

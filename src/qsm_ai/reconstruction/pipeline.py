@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from qsm_ai.physics.laplacian_unwrapping import unwrap_laplacian
 from qsm_ai.physics.masking import brain_mask
 from qsm_ai.physics.r2star import r2star
 from qsm_ai.physics.referencing import csf_region, reference
-from qsm_ai.physics.total_variation import total_variation
+from qsm_ai.physics.total_variation import total_variation, variation
 from qsm_ai.physics.unwrapping import unwrap_echoes
 from qsm_ai.reconstruction.calibration import shipped_calibration
 from qsm_ai.reconstruction.consistency import consistency_weight, hold_to_field, rim_trust
@@ -45,6 +46,10 @@ PASSES = 3
 
 LAST_ITERATIONS = 80
 """Of the search for outer sources that knows the network's last map."""
+
+DEAREST_WITHIN = 1.04
+"""Total variation of a map of sources in the mask alone over that of one of sources anywhere. Simulated
+fields had up to 1.013 where little or no background was left, from 1.077 where the mask lacked the rim."""
 
 SMALLEST_BRAIN = 100
 """Voxels of a mask that was found, not given."""
@@ -220,6 +225,9 @@ class _Work:
     edges: Edges | None = None
     """Of the magnitude, where there is one: places where the map may step."""
 
+    within: bool = False
+    """Whether the mask holds all sources of the local field."""
+
     inverter: Inverter | None = None
     inputs: NetworkInputs | None = None
     scale: float = 1.0
@@ -311,6 +319,9 @@ def _inversion(work: _Work) -> None:
             sought = work.volumes["mask"]
             work.edges = magnitude_edges(work.crop(work.scan.magnitude), sought, voxel_size)
         _prepare(work)
+        if work.scan.local_field is not None and work.edges is not None:
+            work.reporter.step(0.5, "once more, with no source outside the mask")
+            _confine(work)
         if work.removal is not None:
             assert work.inputs is not None  # noqa: S101 - just made
             work.reporter.step(0.4, "once more, knowing a first map")
@@ -333,6 +344,24 @@ def _prepare(work: _Work) -> None:
     error = work.volumes.get("field_error")
     work.inputs = network_inputs(work.inverter, error, sought, work.valid, work.edges)
     work.scale, work.noise = work.inputs.scale, work.inputs.noise
+
+
+def _confine(work: _Work) -> None:
+    """Let all sources of a given field lie in the mask, unless that makes the map too restless."""
+    assert work.inverter is not None  # noqa: S101 - the caller prepared
+    assert work.inputs is not None  # noqa: S101
+    mask = work.volumes["mask"]
+    alone = partial(total_variation, outside_weight=np.inf)
+    inputs = network_inputs(work.inverter, None, mask, work.valid, work.edges, alone)
+    dear, cheap = (variation(i.first, mask, work.geometry[0], work.edges) for i in (inputs, work.inputs))
+    work.within = dear <= DEAREST_WITHIN * cheap
+    if work.within:
+        work.inputs = inputs
+    else:
+        work.warnings.append(
+            "Sources in the mask alone do not explain the local field: background is left in it, or the mask "
+            "is smaller than the brain. A total field, or the mask of the whole brain, gives a better map."
+        )
 
 
 def _refine(work: _Work, chi: Volume) -> None:
@@ -388,7 +417,9 @@ def _consistency(work: _Work) -> None:
         work.removal = None
         trust *= rim_trust(mask, work.scan.grid.voxel_size)
     work.scores["consistency_weight"] = consistency_weight(work.noise, work.scale)
-    chi = hold_to_field(work.inverter, work.prior, mask, trust, work.noise, work.scale, work.edges)
+    chi = hold_to_field(
+        work.inverter, work.prior, mask, trust, work.noise, work.scale, work.edges, within=work.within
+    )
     work.volumes["chi"] = _referenced(work, chi, mask)
     work.prior = work.inverter = work.edges = None
 
