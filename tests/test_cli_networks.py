@@ -47,6 +47,7 @@ def reconstruct(files: Files, out: Path, *more: str) -> subprocess.CompletedProc
     )  # fmt: skip
 
 
+@pytest.mark.slow  # tests/api/test_triton.py and tests/inference/test_openvino.py compare the two, too
 def test_both_give_the_same_map_to_rounding(files: Files, triton: TritonServer, tmp_path: Path) -> None:
     here = reconstruct(files, tmp_path / "here", "--precision", "f32")
     there = reconstruct(files, tmp_path / "there", "--triton", triton.grpc_url)

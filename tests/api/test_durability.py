@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+# The other deployment's turn is in test_jobs.py, and here with the slow tests.
 pytestmark = pytest.mark.parametrize(
-    "deployment", ["sqlite-folder", "postgres-s3"], indirect=True, scope="session"
+    "deployment",
+    [pytest.param("sqlite-folder", marks=pytest.mark.slow), "postgres-s3"],
+    indirect=True,
+    scope="session",
 )
 
 FORM = {"te_ms": "4 8 12", "b0": "3", "method": "tkd"}

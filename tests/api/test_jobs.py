@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+# The other deployment's turn is in test_durability.py, and here with the slow tests.
 pytestmark = pytest.mark.parametrize(
-    "deployment", ["sqlite-folder", "postgres-s3"], indirect=True, scope="session"
+    "deployment",
+    ["sqlite-folder", pytest.param("postgres-s3", marks=pytest.mark.slow)],
+    indirect=True,
+    scope="session",
 )
 
 FORM = {"te_ms": "4 8 12", "b0": "3", "method": "tkd"}

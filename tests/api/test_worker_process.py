@@ -22,7 +22,9 @@ QSM_AI = str(Path(sys.executable).parent / "qsm-ai")
 PATIENCE = 120.0
 FORM = {"b0": "3", "method": "tkd"}
 
-pytestmark = pytest.mark.parametrize("deployment", ["sqlite-folder", "postgres-s3"], indirect=True)
+pytestmark = pytest.mark.parametrize(
+    "deployment", [pytest.param("sqlite-folder", marks=pytest.mark.slow), "postgres-s3"], indirect=True
+)
 
 
 @contextmanager
