@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from qsm_ai.network.anatomy import EXTENT, Head, simulate_head
+from qsm_ai.network.anatomy import EXTENT, Head, bared, simulate_head
+from qsm_ai.network.surroundings import AIR, BONE
 
 COARSE = (4.0, 4.5, 5.0)
 
@@ -84,3 +85,13 @@ def test_the_calcification_changes_nothing_else(lesions: bool) -> None:
 def test_the_calcification_is_in_every_head(seed: int) -> None:
     head = simulate_head(np.random.default_rng(seed), (4.0, 4.0, 4.0), lesions=False, calcification=True)
     assert head.chi[head.brain].min() < -0.7
+
+
+def test_a_bared_head_keeps_its_brain_and_has_bone_and_air_without_signal_around() -> None:
+    head = simulate_head(np.random.default_rng(5), (3.0, 3.0, 3.0), lesions=False)
+    bare, thick = bared(head), bared(head, skull=12.0)
+    for before, after in zip(volumes(head), volumes(bare), strict=True):
+        np.testing.assert_array_equal(before[head.brain], after[head.brain])
+    assert not bare.signal[~head.brain].any()
+    assert set(np.unique(bare.chi[~head.brain])) == {np.float32(BONE), np.float32(AIR)}
+    assert (thick.chi == np.float32(BONE)).sum() > 1.2 * (bare.chi == np.float32(BONE)).sum()

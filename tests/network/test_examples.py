@@ -187,6 +187,23 @@ def test_the_contrast_of_the_magnitude_is_no_law(monkeypatch: pytest.MonkeyPatch
     assert max(slopes) > 0.5
 
 
+def test_some_of_the_heads_to_learn_from_are_bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, bare = (random_scan(np.random.default_rng(3), COARSE, None, bare=share)[0] for share in (0.0, 1.0))
+    np.testing.assert_array_equal(usual.brain, bare.brain)
+    assert usual.signal[~usual.brain].any()
+    assert not bare.signal[~bare.brain].any()
+    asked: list[float] = []
+
+    def scan(*_: Any, bare: float) -> None:
+        asked.append(bare)
+        raise StopIteration
+
+    monkeypatch.setattr(examples, "random_scan", scan)
+    with pytest.raises(StopIteration):
+        examples.random_examples(np.random.default_rng(1), None)
+    assert asked == [examples.BARE]
+
+
 def test_an_empty_mask_is_no_example(scan: tuple[Head, Echoes]) -> None:
     head, echoes = scan
     speck = np.zeros_like(head.brain)

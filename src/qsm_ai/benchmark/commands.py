@@ -1,4 +1,4 @@
-"""``qsm-ai benchmark accuracy``, ``qsm-ai benchmark speed`` and ``qsm-ai benchmark service``."""
+"""The commands of ``qsm-ai benchmark``."""
 
 from __future__ import annotations
 
@@ -396,6 +396,62 @@ def observing(
     typer.echo(f"Written to {output}", err=True)
     if found.share > BUDGET:
         raise typer.Exit(1)
+
+
+@benchmark.command()
+def limit(
+    heads: Annotated[int, typer.Option(min=1, help="Heads, each of its own seed.")] = 2,
+    voxel: Annotated[float, typer.Option(min=0.5, max=8, help="Edge of the voxels, mm.")] = 2.0,
+    snr: Annotated[float, typer.Option(min=1, help="Of white matter at echo time zero.")] = 100.0,
+    output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="JSON to write.")] = RESULTS
+    / "limit.json",
+    markdown: Markdown = False,
+) -> None:
+    """Compare the pipeline with the best guess of one who knows the anatomy: what any method must leave.
+
+    Heads in bone and air whose borders of tissue, nuclei and statistics are known beforehand, as no method
+    knows them; the best guess has the same field as the network, from phase and from the local field.
+    """
+    from qsm_ai.console import plain_errors
+
+    with plain_errors():
+        from qsm_ai.benchmark.limit import Found, measure
+        from qsm_ai.benchmark.record import network_record, write_record
+        from qsm_ai.benchmark.tables import GrowingTable
+        from qsm_ai.inference.openvino import OpenVinoNetwork
+        from qsm_ai.inference.repository import model_file
+        from qsm_ai.io.outputs import require_writable
+
+        require_writable(output.parent)
+        network = OpenVinoNetwork()
+        found: list[Found] = []
+        columns = ("Head", "From", "By", "NRMSE / %", "XSIM")
+        title = f"{voxel:g} mm, SNR {snr:g}: interior / whole brain"
+        with GrowingTable(title, columns, words=3, markdown=markdown) as table:
+
+            def show(one: Found) -> None:
+                found.append(one)
+                inner, whole = one.quality.interior, one.quality.brain
+                table.add(
+                    str(one.seed),
+                    one.start,
+                    one.way,
+                    f"{inner['nrmse']:.1f} / {whole['nrmse']:.1f}",
+                    f"{inner['xsim']:.3f} / {whole['xsim']:.3f}",
+                )
+
+            for seed in range(heads):
+                measure(seed, (voxel, voxel, voxel), network, snr, tell=show)
+        write_record(
+            output,
+            [
+                *("qsm-ai", "benchmark", "limit", "--heads", str(heads)),
+                *("--voxel", f"{voxel:g}", "--snr", f"{snr:g}"),
+            ],
+            network_record(network.name, model_file()),
+            found=[one.as_dict() for one in found],
+        )
+    typer.echo(f"Written to {output}", err=True)
 
 
 def _choose(option: str, wanted: list[str] | None, known: Iterable[str]) -> tuple[str, ...]:

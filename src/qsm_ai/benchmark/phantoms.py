@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import qsm_forward.qsm_forward as forward
@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from qsm_ai.benchmark.cases import Case
-from qsm_ai.network.anatomy import Head, simulate_head
+from qsm_ai.network.anatomy import Head, bared, simulate_head
 from qsm_ai.network.geometry import head_coordinates
 from qsm_ai.network.inclusions import R2STAR_OF_A_PPM, STEEPEST_PPM, paint_balls
-from qsm_ai.network.surroundings import bone_and_air
 from qsm_ai.network.tissue import NUCLEI, nuclei
 from qsm_ai.scan import Grid, Scan
 
@@ -126,7 +125,7 @@ def make_phantom(case: Case, labels: NDArray[np.int16] | None = None) -> Phantom
         labels=labels if case.anatomy == "labelled" else None,
     )
     if case.bare:
-        head = _bared(head)
+        head = bared(head)
     regions = _lay_nuclei(head, case)
     if case.lesion is not None:
         _lay_lesion(head, case.lesion, case.scale, regions)
@@ -176,16 +175,6 @@ def _record(
         signal = forward.add_noise(signal, case.snr, rng)
         phase[index], magnitude[index] = np.angle(signal), np.abs(signal)
     return phase, magnitude, times
-
-
-def _bared(head: Head) -> Head:
-    """The head with nothing but bone and air around its brain."""
-    around = bone_and_air(head.brain, head.voxel_size)
-    return replace(
-        head,
-        chi=np.where(head.brain, head.chi, around),
-        signal=np.where(head.brain, head.signal, np.float32(0)),
-    )
 
 
 def _lay_nuclei(head: Head, case: Case) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,8 @@ from scipy.fft import next_fast_len
 from qsm_ai.network.geometry import Noise, Triple, Volume, head_coordinates
 from qsm_ai.network.inclusions import VEIN, add_calcification, add_lesions, veins
 from qsm_ai.network.labelled_brain import labelled_brain
-from qsm_ai.network.surroundings import surroundings
-from qsm_ai.network.tissue import invented_brain, nuclei
+from qsm_ai.network.surroundings import bone_and_air, surroundings
+from qsm_ai.network.tissue import invented_brain, iron_r2star, nuclei
 
 EXTENT = (172, 212, 182)
 """Of an adult's head with the air around it: right, front, up, mm."""
@@ -91,7 +91,7 @@ def simulate_head(
     deep, share = nuclei(rng, c, scale, width, variety)
     if labels is None or rng.random() < 0.5:
         chi = chi * (1 - share) + deep * share
-        r2star = r2star + 25 * share * np.maximum(deep, 0) / 0.1
+        r2star = r2star + iron_r2star(deep, share)
     chi += np.float32(0.004 + 0.008 * rng.random() * variety) * noise.field(rng.uniform(3, 8)) * brain
     chi += np.float32(0.010 * rng.random() * variety) * noise.field(rng.uniform(20, 60)) * brain
 
@@ -109,3 +109,23 @@ def simulate_head(
     chi = np.where(brain, chi, outside).astype(np.float32)
     signal = np.where(brain, signal, around) * (1 + 0.25 * noise.field(120)).clip(0.3, 1.7)
     return Head(chi, brain, signal.astype(np.float32), np.clip(r2star, 1, 400).astype(np.float32), voxel_size)
+
+
+def bared(head: Head, skull: float = 6.0) -> Head:
+    """The head with nothing but bone and air around its brain, neither of which gives a signal.
+
+    Parameters
+    ----------
+    head : Head
+    skull : mm
+        Thickness of the bone.
+
+    Returns
+    -------
+    Head
+    """
+    return replace(
+        head,
+        chi=np.where(head.brain, head.chi, bone_and_air(head.brain, head.voxel_size, skull)),
+        signal=np.where(head.brain, head.signal, np.float32(0)),
+    )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from qsm_ai.network.anatomy import Head, simulate_head
+from qsm_ai.network.anatomy import Head, bared, simulate_head
 from qsm_ai.network.geometry import Triple, Volume, bounding_box, random_direction, random_rotation
 from qsm_ai.network.simulation import Echoes, known_turns, simulate_echoes
 from qsm_ai.physics.dipole import forward_field
@@ -45,6 +45,9 @@ WITHOUT_EDGES = 0.15
 FINE = 0.5
 """Share of the scans to learn from that have cubes of 0.95 to 1.2 mm for voxels: where detail is finest, and
 where most is left to learn."""
+
+BARE = 0.35
+"""Share of the scans to learn from whose head is nothing but bone and air around the brain."""
 
 OTHER_CONTRAST = 0.6
 """Share of the scans whose tissues differ in magnitude otherwise than textbook proton densities do: less,
@@ -154,12 +157,12 @@ def random_examples(
     """
     voxel_size = fine_voxel(rng) if rng.random() < FINE else random_voxel(rng)
     x, y, z = (size * coarser for size in voxel_size)
-    head, echoes = random_scan(rng, (x, y, z), labels)
+    head, echoes = random_scan(rng, (x, y, z), labels, bare=BARE)
     return prepare_examples(rng, head, echoes, network, solvers)
 
 
 def random_scan(
-    rng: np.random.Generator, voxel_size: Triple, labels: NDArray[np.int16] | None
+    rng: np.random.Generator, voxel_size: Triple, labels: NDArray[np.int16] | None, bare: float = 0.0
 ) -> tuple[Head, Echoes]:
     """Invent a head and scan it with a protocol that a scanner might have.
 
@@ -169,6 +172,8 @@ def random_scan(
     voxel_size : mm
     labels : (L, M, N) int or None
         Anatomy of a real head, used half of the time.
+    bare : float
+        Share of the heads with nothing but bone, 4 to 9 mm of it, and air around the brain.
 
     Returns
     -------
@@ -183,6 +188,8 @@ def random_scan(
         tilt=random_rotation(rng, 25),
         labels=labels if rng.random() < 0.5 else None,
     )
+    if bare > 0 and rng.random() < bare:
+        head = bared(head, skull=float(rng.uniform(4, 9)))
     if rng.random() < OTHER_CONTRAST:
         head = replace(head, signal=_with_contrast(head, rng.uniform(-0.5, 2.5)))
     direction = random_direction(rng, 30 if rng.random() < 0.6 else 90)

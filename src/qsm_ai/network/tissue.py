@@ -90,9 +90,27 @@ def invented_brain(
     chi = chi + np.float32(0.012 * (0.5 + rng.random())) * noise.field(rng.uniform(9, 25)) * tissue["white"]
     # A layer of iron along the deep cortex.
     chi = chi + np.float32(0.01 * rng.random()) * np.minimum(tissue["grey"], tissue["white"]) * 4
+    signal, r2star = appearance(tissue)
+    return Brain(brain, (chi * brain).astype(np.float32), signal, r2star)
+
+
+def appearance(tissue: dict[str, Volume]) -> tuple[Volume, Volume]:
+    """How an invented brain looks to a gradient-echo sequence.
+
+    Parameters
+    ----------
+    tissue : dict of (X, Y, Z) float32
+        Share of grey, white and csf in each voxel.
+
+    Returns
+    -------
+    signal : (X, Y, Z) float32
+        Magnitude at echo time zero, white matter one.
+    r2star : (X, Y, Z) float32, 1/s at 3 T
+    """
     signal = 1.0 * tissue["white"] + 0.85 * tissue["grey"] + 0.7 * tissue["csf"]
     r2star = 20 * tissue["white"] + 16 * tissue["grey"] + 3 * tissue["csf"]
-    return Brain(brain, (chi * brain).astype(np.float32), signal, r2star)
+    return signal, r2star
 
 
 def tissues(
@@ -195,3 +213,19 @@ def nuclei(
             chi[box] = chi[box] * (1 - inside) + level * gradient * inside
             share[box] = np.maximum(share[box], inside)
     return chi, share
+
+
+def iron_r2star(deep: Volume, share: Volume) -> Volume:
+    """R2* that the iron of deep nuclei adds.
+
+    Parameters
+    ----------
+    deep, share : (X, Y, Z) float32
+        See :func:`nuclei`.
+
+    Returns
+    -------
+    (X, Y, Z) float32, 1/s at 3 T
+    """
+    added: Volume = 25 * share * np.maximum(deep, 0) / 0.1
+    return added
