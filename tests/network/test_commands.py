@@ -114,8 +114,7 @@ def test_examples_go_through_an_earlier_training(
     tmp_path: Path, small_network: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Trainer(Plan(), tmp_path, model=small_network(5)).save()
-    monkeypatch.setattr(examples, "random_voxel", lambda rng: (4.0, 4.5, 5.0))
-    monkeypatch.setattr(examples, "FINE", 0.0)
+    monkeypatch.setattr(examples, "voxel_to_learn_from", lambda rng: (4.0, 4.5, 5.0))
     commands._make(tmp_path / "without", range(2, 3), None, None)
     commands._make(tmp_path / "with", range(2, 3), None, tmp_path / "checkpoint.pt")
     without, through = (sorted((tmp_path / name).glob("000002-*.npy")) for name in ("without", "with"))

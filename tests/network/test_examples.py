@@ -18,12 +18,12 @@ from qsm_ai.network.examples import (
     MARGIN,
     Example,
     Solvers,
-    fine_voxel,
     load_labels,
     prepare_examples,
     random_examples,
     random_scan,
     random_voxel,
+    voxel_to_learn_from,
     write_pool,
 )
 from qsm_ai.network.geometry import bounding_box
@@ -163,12 +163,18 @@ def test_voxels_are_such_as_scanners_make() -> None:
     assert 0.3 < (longest == 1).mean() < 0.7
 
 
-def test_half_of_what_is_learnt_from_has_fine_cubes_for_voxels() -> None:
+def test_fine_and_coarse_cubes_and_thick_slices_are_learnt_from() -> None:
     rng = np.random.default_rng(1)
-    sizes = np.array([fine_voxel(rng) for _ in range(100)])
-    assert (sizes == sizes[:, :1]).all()
-    assert 0.95 <= sizes.min() < 1.0
-    assert 1.15 < sizes.max() <= 1.2
+    sizes = np.array([voxel_to_learn_from(rng) for _ in range(1000)])
+    cubes = (sizes == sizes[:, :1]).all(1)
+    fine, coarse = cubes & (sizes[:, 0] < 1.2), cubes & (sizes[:, 0] > 1.7)
+    thick = np.sort(sizes)[:, 2] > 1.99
+    assert 0.35 < fine.mean() < 0.5
+    assert 0.1 < coarse.mean() < 0.25
+    assert (thick & ~cubes).mean() > 0.07
+    assert set(np.argmax(sizes[thick & ~cubes], axis=1)) == {0, 1, 2}
+    assert sizes.min() >= 0.9
+    assert sizes.max() <= 3.4
 
 
 def test_the_contrast_of_the_magnitude_is_no_law(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,8 +223,7 @@ def test_an_empty_mask_is_no_example(scan: tuple[Head, Echoes]) -> None:
 def test_a_pool_is_written_once_and_holds_its_examples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examples, "random_voxel", lambda rng: COARSE)
-    monkeypatch.setattr(examples, "FINE", 0.0)
+    monkeypatch.setattr(examples, "voxel_to_learn_from", lambda rng: COARSE)
     pool = tmp_path / "pool"
     written = write_pool(pool, range(7, 9), None)
     before = {p.name: p.stat().st_mtime_ns for p in pool.iterdir()}

@@ -42,9 +42,9 @@ TRUST_IN_LOST_FIELD = 0.2
 WITHOUT_EDGES = 0.15
 """Share of the scans whose classical map does without edges, as that of a scan without a magnitude."""
 
-FINE = 0.5
-"""Share of the scans to learn from that have cubes of 0.95 to 1.2 mm for voxels: where detail is finest, and
-where most is left to learn."""
+FINE, COARSE, THICK = 0.35, 0.25, 0.1
+"""Shares of the scans to learn from whose voxels are cubes of 0.95 to 1.2 mm, where detail is finest and most
+is left to learn, cubes of 1.4 to 2.2 mm, and slices of 2 to 3.2 mm; the others have any in between."""
 
 BARE = 0.35
 """Share of the scans to learn from whose head is nothing but bone and air around the brain."""
@@ -124,10 +124,18 @@ def random_voxel(rng: np.random.Generator) -> Triple:
     return x, y, z
 
 
-def fine_voxel(rng: np.random.Generator) -> Triple:
-    """Draw a voxel of equal edges, 0.95 to 1.2 mm."""
-    edge = float(rng.uniform(0.95, 1.2))
-    return edge, edge, edge
+def voxel_to_learn_from(rng: np.random.Generator) -> Triple:
+    """Draw the voxel size, mm, of a scan to learn from: fine or coarse cubes, thick slices, or any."""
+    draw = rng.random()
+    if draw < THICK:
+        size = np.full(3, rng.uniform(0.9, 1.2))
+        size[rng.integers(3)] = rng.uniform(2.0, 3.2)
+        x, y, z = (float(s) for s in size)
+        return x, y, z
+    if draw < THICK + FINE + COARSE:
+        edge = float(rng.uniform(0.95, 1.2) if draw < THICK + FINE else rng.uniform(1.4, 2.2))
+        return edge, edge, edge
+    return random_voxel(rng)
 
 
 def random_examples(
@@ -147,7 +155,7 @@ def random_examples(
     network : Network or None
         See :func:`prepare_examples`.
     coarser : float
-        Voxels are so many times those of :func:`random_voxel` and :func:`fine_voxel`.
+        Voxels are so many times those of :func:`voxel_to_learn_from`.
     solvers : Solvers
         Numpy's when left out.
 
@@ -155,7 +163,7 @@ def random_examples(
     -------
     list of Example
     """
-    voxel_size = fine_voxel(rng) if rng.random() < FINE else random_voxel(rng)
+    voxel_size = voxel_to_learn_from(rng)
     x, y, z = (size * coarser for size in voxel_size)
     head, echoes = random_scan(rng, (x, y, z), labels, bare=BARE)
     return prepare_examples(rng, head, echoes, network, solvers)
