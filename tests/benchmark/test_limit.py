@@ -42,6 +42,15 @@ def error(known: KnownHead, guess: NDArray[np.float32], truth: NDArray[np.float3
     return float(np.std((guess - truth)[brain]) / np.std(truth[brain]))
 
 
+def guess_error(
+    known: KnownHead, truth: NDArray[np.float32], noise: float = NOISE, *, background_known: bool = True
+) -> float:
+    """Of the best guess from a field of the brain alone."""
+    field, spread = field_of(known, truth, noise), deviation(known, noise)
+    guess = best_guess(known, field, spread, background_known=background_known, iterations=300)
+    return error(known, guess, truth)
+
+
 @pytest.mark.parametrize("background_known", [True, False])
 def test_field_and_adjoint_are_of_one_another(known: KnownHead, background_known: bool) -> None:
     unknowns = _Unknowns(known, deviation(known), background_known)
@@ -73,35 +82,13 @@ def test_a_field_that_tells_nothing_leaves_what_is_expected(
 
 
 def test_the_less_noise_the_nearer_to_the_truth(known: KnownHead, truth: NDArray[np.float32]) -> None:
-    errors = [
-        error(
-            known,
-            best_guess(
-                known,
-                field_of(known, truth, noise),
-                deviation(known, noise),
-                background_known=True,
-                iterations=300,
-            ),
-            truth,
-        )
-        for noise in (1e-1, 1e-3, 1e-5)
-    ]
+    errors = [guess_error(known, truth, noise) for noise in (1e-1, 1e-3, 1e-5)]
     assert errors[0] > 1.5 * errors[1] > 2 * errors[2]
     assert errors[0] <= 1.02 * error(known, known_mean(known), truth)
 
 
 def test_a_background_hides_what_its_absence_shows(known: KnownHead, truth: NDArray[np.float32]) -> None:
-    told = {
-        is_known: error(
-            known,
-            best_guess(
-                known, field_of(known, truth), deviation(known), background_known=is_known, iterations=300
-            ),
-            truth,
-        )
-        for is_known in (True, False)
-    }
+    told = {is_known: guess_error(known, truth, background_known=is_known) for is_known in (True, False)}
     assert told[True] < told[False] < error(known, known_mean(known), truth)
 
 

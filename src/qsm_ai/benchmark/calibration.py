@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion
 from scipy.optimize import minimize
 
+from qsm_ai.benchmark.simulated_scan import simulated_scan
 from qsm_ai.network.anatomy import Head
 from qsm_ai.network.examples import GIVEN_WITHOUT_EDGES, random_scan, random_voxel
-from qsm_ai.network.simulation import Echoes
 from qsm_ai.physics.dipole import forward_field
 from qsm_ai.physics.fourier import bounding_box
 from qsm_ai.reconstruction.evidence import Evidence
@@ -22,7 +23,7 @@ from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.out_of_distribution import TOLERANCE, familiarity, statistics_of
 from qsm_ai.reconstruction.pipeline import MARGIN, reconstruct
 from qsm_ai.reconstruction.uncertainty import FEATURES, ErrorModel, features_of
-from qsm_ai.scan import Grid, Scan
+from qsm_ai.scan import Scan
 
 FIRST_CALIBRATION_SEED = 950_000
 """Heads from here on are neither trained, validated nor tested on."""
@@ -126,24 +127,12 @@ def sample_head(
     local = forward_field(truth, head.voxel_size, echoes.b0_direction, margin=24)
     local += noise * rng.standard_normal(local.shape, dtype=np.float32)
     beside = echoes.magnitude if rng.random() < 1 - GIVEN_WITHOUT_EDGES else None
+    scan = partial(simulated_scan, "calibration", head, echoes, mask)
     scans = {
-        "removed": _scan(head, echoes, mask, phase=echoes.phase, magnitude=echoes.magnitude),
-        "given": _scan(head, echoes, mask, local_field=(local * mask).astype(np.float32), magnitude=beside),
+        "removed": scan(phase=echoes.phase, magnitude=echoes.magnitude),
+        "given": scan(local_field=(local * mask).astype(np.float32), magnitude=beside),
     }
     return {kind: _sample(rng, scan, head, truth, network) for kind, scan in scans.items()}
-
-
-def _scan(head: Head, echoes: Echoes, mask: NDArray[np.bool_], **measured: Any) -> Scan:
-    x, y, z = mask.shape
-    return Scan(
-        name="calibration",
-        grid=Grid((x, y, z), np.diag([*head.voxel_size, 1.0])),
-        b0_direction=echoes.b0_direction,
-        field_strength=echoes.field_strength,
-        echo_times=echoes.echo_times if "phase" in measured else (),
-        mask=mask,
-        **measured,
-    )
 
 
 def _sample(

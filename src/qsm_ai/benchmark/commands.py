@@ -15,6 +15,7 @@ from qsm_ai.scan import Refusal
 
 if TYPE_CHECKING:
     from qsm_ai.benchmark.cases import Case
+    from qsm_ai.benchmark.scoring import Quality
 
 app = typer.Typer()
 benchmark = typer.Typer(help="How accurate and how fast, measured here.", no_args_is_help=True)
@@ -125,13 +126,11 @@ def accuracy(
             def show(score: Score) -> None:
                 scores[score.key] = score
                 keep()
-                inner, whole = score.quality.interior, score.quality.brain
                 table.add(
                     score.case,
                     score.start,
                     score.method,
-                    f"{inner['nrmse']:.1f} / {whole['nrmse']:.1f}",
-                    f"{inner['xsim']:.3f} / {whole['xsim']:.3f}",
+                    *_both(score.quality),
                     f"{100 * score.quality.coverage:.1f}",
                     f"{score.seconds:.1f}",
                 )
@@ -430,18 +429,10 @@ def limit(
         with GrowingTable(title, columns, words=3, markdown=markdown) as table:
 
             def show(one: Found) -> None:
-                found.append(one)
-                inner, whole = one.quality.interior, one.quality.brain
-                table.add(
-                    str(one.seed),
-                    one.start,
-                    one.way,
-                    f"{inner['nrmse']:.1f} / {whole['nrmse']:.1f}",
-                    f"{inner['xsim']:.3f} / {whole['xsim']:.3f}",
-                )
+                table.add(str(one.seed), one.start, one.way, *_both(one.quality))
 
             for seed in range(heads):
-                measure(seed, (voxel, voxel, voxel), network, snr, tell=show)
+                found += measure(seed, (voxel, voxel, voxel), network, snr, tell=show)
         write_record(
             output,
             [
@@ -452,6 +443,15 @@ def limit(
             found=[one.as_dict() for one in found],
         )
     typer.echo(f"Written to {output}", err=True)
+
+
+def _both(quality: Quality) -> tuple[str, str]:
+    """NRMSE and XSIM, of the interior and of the whole brain."""
+    inner, whole = quality.interior, quality.brain
+    return (
+        f"{inner['nrmse']:.1f} / {whole['nrmse']:.1f}",
+        f"{inner['xsim']:.3f} / {whole['xsim']:.3f}",
+    )
 
 
 def _choose(option: str, wanted: list[str] | None, known: Iterable[str]) -> tuple[str, ...]:

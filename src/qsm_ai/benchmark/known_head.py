@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import next_fast_len
 
-from qsm_ai.network.anatomy import EXTENT, Head, bared
+from qsm_ai.network.anatomy import EXTENT, Head, bared, grid_shape
 from qsm_ai.network.geometry import Noise, Triple, Volume, head_coordinates
 from qsm_ai.network.tissue import CSF, GREY, WHITE, appearance, iron_r2star, nuclei, tissues
 from qsm_ai.physics.morphology import largest_component
@@ -82,9 +81,7 @@ def known_head(rng: np.random.Generator, voxel_size: Triple) -> KnownHead:
     -------
     KnownHead
     """
-    shape = tuple(
-        next_fast_len(int(np.ceil(e / v)), real=True) for e, v in zip(EXTENT, voxel_size, strict=True)
-    )
+    shape = grid_shape(EXTENT, voxel_size)
     c = head_coordinates(shape, voxel_size, np.eye(3))
     noise = Noise(rng, shape, voxel_size)
     width = float(np.mean(voxel_size))

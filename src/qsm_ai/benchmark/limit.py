@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, lsmr
 
 from qsm_ai.benchmark.known_head import KnownHead, known_head, known_mean
 from qsm_ai.benchmark.scoring import Quality, assess
-from qsm_ai.network.geometry import Triple, Volume
+from qsm_ai.benchmark.simulated_scan import simulated_scan
+from qsm_ai.network.geometry import Triple, Volume, low_pass
 from qsm_ai.network.simulation import simulate_echoes
 from qsm_ai.physics.dipole import dipole_kernel, forward_field
 from qsm_ai.physics.fourier import bounding_box, fast_shape, frequencies, irfftn, rfftn
+from qsm_ai.physics.referencing import reference
 from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.options import Options
 from qsm_ai.reconstruction.pipeline import reconstruct
-from qsm_ai.scan import Grid, Scan
 
 FIRST_LIMIT_SEED = 980_000
 """Heads from here on are those that the limit is reckoned on."""
@@ -99,35 +99,36 @@ class _Unknowns:
 
     def chi(self, unknowns: Volume) -> Volume:
         """Susceptibility in the brain's box, ppm."""
-        made = np.zeros(self._precision.shape, np.float32)
-        for share, low_pass, part in zip(self._shares, self._passes, self._apart(unknowns), strict=False):
-            made += share * (part[0] if low_pass is None else self._filtered(part, low_pass)[self.place])
-        return made
+        return self._chi(self._apart(unknowns)[:-1])
 
     def _field(self, unknowns: Volume) -> Volume:
-        sources = self._outside * list(self._apart(unknowns))[-1]
-        sources[self.place] += self.chi(unknowns)
+        *varied, outer = self._apart(unknowns)
+        sources = self._outside * outer
+        sources[self.place] += self._chi(varied)
         return (self._filtered(sources, self._kernel)[self.place] * self._precision).ravel()
+
+    def _chi(self, varied: list[Volume]) -> Volume:
+        made = np.zeros(self._precision.shape, np.float32)
+        for share, response, part in zip(self._shares, self._passes, varied, strict=True):
+            made += share * (part[0] if response is None else self._filtered(part, response)[self.place])
+        return made
 
     def _adjoint(self, residual: Volume) -> Volume:
         told = residual.reshape(self._precision.shape).astype(np.float32)
         sources = self._filtered(self._laid(told * self._precision), self._kernel)
         parts = []
-        for share, low_pass in zip(self._shares, self._passes, strict=True):
+        for share, response in zip(self._shares, self._passes, strict=True):
             felt = sources[self.place] * share
             parts.append(
                 np.array([felt.sum()])
-                if low_pass is None
-                else self._filtered(self._laid(felt), low_pass).ravel()
+                if response is None
+                else self._filtered(self._laid(felt), response).ravel()
             )
         return np.concatenate([*parts, (sources * self._outside).ravel()]).astype(np.float32)
 
-    def _apart(self, unknowns: Volume) -> Iterator[Volume]:
-        ends = np.cumsum(self.sizes)
-        for part, size in zip(
-            np.split(unknowns.ravel().astype(np.float32), ends[:-1]), self.sizes, strict=True
-        ):
-            yield part if size == 1 else part.reshape(self.shape)
+    def _apart(self, unknowns: Volume) -> list[Volume]:
+        parts = np.split(unknowns.ravel().astype(np.float32), np.cumsum(self.sizes)[:-1])
+        return [part if part.size == 1 else part.reshape(self.shape) for part in parts]
 
     def _laid(self, volume: Volume) -> Volume:
         laid = np.zeros(self.shape, np.float32)
@@ -139,18 +140,12 @@ class _Unknowns:
         return filtered
 
     def _low_pass(self, wave: Volume, wavelength: float) -> Volume | None:
-        """Response that makes white noise what :meth:`network.geometry.Noise.field` draws."""
+        """Response that makes of white noise of unit variance a field of unit variance."""
         if np.isinf(wavelength):
             return None
-        response = np.exp(-(wave**2) * np.float32(wavelength**2 / 2))
-        response[0, 0, 0] = 0
-        # Of a real volume's half spectrum, all but the first plane and perhaps the last stand for two.
-        twice = np.full(response.shape[2], 2.0)
-        twice[0] = 1
-        if self.shape[2] % 2 == 0:
-            twice[-1] = 1
-        power = float((response.astype(np.float64) ** 2 * twice).sum()) / np.prod(self.shape)
-        scaled: Volume = (response / np.sqrt(power)).astype(np.float32)
+        response = low_pass(wave, wavelength).astype(np.float32)
+        of_an_impulse: Volume = irfftn(response.astype(np.complex64), self.shape)
+        scaled: Volume = response / np.linalg.norm(of_an_impulse)
         return scaled
 
 
@@ -241,42 +236,23 @@ def measure(
     known = known_head(rng, voxel_size)
     head = known.head
     echoes = simulate_echoes(rng, head, b0_direction=B0, snr=snr)
-    truth = np.where(head.brain, head.chi - head.chi[head.brain].mean(), 0).astype(np.float32)
-    x, y, z = truth.shape
-    grid = Grid((x, y, z), np.diag([*voxel_size, 1.0]))
+    truth = reference(head.chi, head.brain)
+    scan = partial(simulated_scan, f"known head {seed}", head, echoes, head.brain)
     results: list[Found] = []
 
     def judge(start: str, way: str, chi: Volume) -> None:
         results.append(Found(seed, start, way, assess(chi, truth, head.brain)))
         tell(results[-1])
 
-    scan = Scan(
-        name=f"known head {seed}",
-        grid=grid,
-        b0_direction=B0,
-        field_strength=echoes.field_strength,
-        phase=echoes.phase,
-        magnitude=echoes.magnitude,
-        echo_times=echoes.echo_times,
-        mask=head.brain,
-    )
-    made = reconstruct(scan, Options(), network)
+    made = reconstruct(scan(phase=echoes.phase, magnitude=echoes.magnitude), Options(), network)
     judge("phase", "qsm-vit", made.chi)
-    local: NDArray[np.float32] = made.artefacts["local_field"]
+    local: Volume = made.artefacts["local_field"]
     deviation = made.artefacts["field_error"] * (local != 0)
     guess = partial(best_guess, known, deviation=deviation, iterations=iterations)
     judge("phase", "known anatomy", guess(local, background_known=False))
     noise = deviation * rng.standard_normal(truth.shape, dtype=np.float32)
     given = (forward_field(truth, voxel_size, B0) + noise) * head.brain
-    scan = Scan(
-        name=scan.name,
-        grid=grid,
-        b0_direction=B0,
-        field_strength=scan.field_strength,
-        magnitude=scan.magnitude,
-        local_field=given,
-        mask=head.brain,
-    )
-    judge("local field", "qsm-vit", reconstruct(scan, Options(), network).chi)
+    made = reconstruct(scan(local_field=given, magnitude=echoes.magnitude), Options(), network)
+    judge("local field", "qsm-vit", made.chi)
     judge("local field", "known anatomy", guess(given, background_known=True))
     return results

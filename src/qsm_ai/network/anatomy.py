@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,9 +78,7 @@ def simulate_head(
     """
     rotation = np.eye(3) if tilt is None else tilt
     reach = np.abs(rotation.T) @ (np.array(EXTENT) * scale)
-    shape = tuple(
-        next_fast_len(int(np.ceil(r / v)), real=True) for r, v in zip(reach, voxel_size, strict=True)
-    )
+    shape = grid_shape(reach, voxel_size)
     c = head_coordinates(shape, voxel_size, rotation)
     noise = Noise(rng, shape, voxel_size)
     width = float(np.mean(voxel_size))
@@ -109,6 +108,22 @@ def simulate_head(
     chi = np.where(brain, chi, outside).astype(np.float32)
     signal = np.where(brain, signal, around) * (1 + 0.25 * noise.field(120)).clip(0.3, 1.7)
     return Head(chi, brain, signal.astype(np.float32), np.clip(r2star, 1, 400).astype(np.float32), voxel_size)
+
+
+def grid_shape(reach: Iterable[float], voxel_size: Triple) -> tuple[int, ...]:
+    """Shape of a grid that holds a head and is quick to transform.
+
+    Parameters
+    ----------
+    reach, voxel_size : mm along each axis
+
+    Returns
+    -------
+    tuple of int
+    """
+    return tuple(
+        next_fast_len(int(np.ceil(r / v)), real=True) for r, v in zip(reach, voxel_size, strict=True)
+    )
 
 
 def bared(head: Head, skull: float = 6.0) -> Head:

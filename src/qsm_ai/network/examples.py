@@ -196,6 +196,7 @@ def random_scan(
         tilt=random_rotation(rng, 25),
         labels=labels if rng.random() < 0.5 else None,
     )
+    # A head drawn with none bare stays the same head: the calibration's are.
     if bare > 0 and rng.random() < bare:
         head = bared(head, skull=float(rng.uniform(4, 9)))
     if rng.random() < OTHER_CONTRAST:

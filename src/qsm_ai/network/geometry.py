@@ -14,6 +14,28 @@ Coordinates = list[Volume]
 """Three (X, Y, Z) volumes: how far right, front and up of the head's middle each voxel lies, mm."""
 
 
+def low_pass(k: Volume, wavelength: float) -> Volume:
+    r"""Response of the low pass of smooth random fields, without their mean.
+
+    .. math:: e^{-k^2 \ell^2 / 2}, \quad 0 \text{ at } k = 0
+
+    Parameters
+    ----------
+    k : (X, Y, Z) float32, 1/mm
+        Frequency.
+    wavelength : mm
+        ℓ, the shortest that is left.
+
+    Returns
+    -------
+    (X, Y, Z) float32
+    """
+    centre = 1 / wavelength
+    response: Volume = np.exp(-(k**2) / (2 * centre**2))
+    response[0, 0, 0] = 0
+    return response
+
+
 class Noise:
     """Smooth random fields on one grid.
 
@@ -47,7 +69,7 @@ class Noise:
         if bandwidth:
             weight = np.exp(-((self.k - centre) ** 2) / (2 * (bandwidth * centre) ** 2))
         else:
-            weight = np.exp(-(self.k**2) / (2 * centre**2))
+            weight = low_pass(self.k, wavelength)
         weight[0, 0, 0] = 0
         white = rfftn(self.rng.standard_normal(self.shape, dtype=np.float32), workers=WORKERS)
         volume: Volume = irfftn(white * weight.astype(np.float32), s=self.shape, workers=WORKERS)
