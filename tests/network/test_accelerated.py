@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch")
 
 from qsm_ai.network.accelerated import TorchNetwork, solvers  # noqa: E402
 from qsm_ai.network.anatomy import Head  # noqa: E402
-from qsm_ai.network.examples import Solvers, prepare_examples, random_scan  # noqa: E402
+from qsm_ai.network.door import NUMPY  # noqa: E402
+from qsm_ai.network.examples import prepare_examples, random_scan  # noqa: E402
 from qsm_ai.network.qsm_vit import QsmVit  # noqa: E402
 from qsm_ai.network.simulation import Echoes  # noqa: E402
 from qsm_ai.physics.dipole import forward_field  # noqa: E402
@@ -17,7 +18,7 @@ from qsm_ai.physics.edges import magnitude_edges  # noqa: E402
 from qsm_ai.reconstruction.inputs import CHANNELS  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-HERE, THERE = Solvers(), solvers(DEVICE)
+HERE, THERE = NUMPY, solvers(DEVICE)
 
 
 @pytest.fixture(scope="module")

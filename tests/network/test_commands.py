@@ -1,4 +1,4 @@
-"""``qsm-ai train`` and ``qsm-ai export``, as people run them."""
+"""``qsm-ai train``, ``qsm-ai export`` and ``qsm-ai ablate``, as people run them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
-from qsm_ai.network import commands, examples  # noqa: E402
-from qsm_ai.network.commands import VALIDATION_EXAMPLES, VALIDATION_SEED, app  # noqa: E402
+from qsm_ai.network import examples  # noqa: E402
+from qsm_ai.network.commands import (  # noqa: E402
+    VALIDATION_EXAMPLES,
+    VALIDATION_SEED,
+    app,
+    make_examples,
+)
 from qsm_ai.network.export import load_checkpoint  # noqa: E402
 from qsm_ai.network.training import Plan, Trainer  # noqa: E402
 from qsm_ai.reconstruction.pipeline import PASSES  # noqa: E402
@@ -115,8 +120,8 @@ def test_examples_go_through_an_earlier_training(
 ) -> None:
     Trainer(Plan(), tmp_path, model=small_network(5)).save()
     monkeypatch.setattr(examples, "voxel_to_learn_from", lambda rng: (4.0, 4.5, 5.0))
-    commands._make(tmp_path / "without", range(2, 3), None, None)
-    commands._make(tmp_path / "with", range(2, 3), None, tmp_path / "checkpoint.pt")
+    make_examples(tmp_path / "without", range(2, 3), None, None)
+    make_examples(tmp_path / "with", range(2, 3), None, tmp_path / "checkpoint.pt")
     without, through = (sorted((tmp_path / name).glob("000002-*.npy")) for name in ("without", "with"))
     assert len(through) == len(without) + PASSES - 1
     for one, other in zip(without, through, strict=False):
@@ -164,3 +169,25 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     assert code == 2
     assert "no checkpoint of QSM-ViT" in " ".join(output.split())
     assert not (tmp_path / "model.onnx").exists()
+
+
+def test_variants_are_trained_and_come_out_as_a_table(tmp_path: Path) -> None:
+    few = ["--steps", "20", "--edge", "32", "--heads", "6", "--judges", "6", "--threads", "1"]
+    chosen = ["--only", "as it is", "--only", "consistency in the loss"]
+    code, output = run("ablate", *few, *chosen, "--pool", tmp_path)
+    assert code == 0, output
+    table = [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("|")]
+    assert table == ["variant", "---", "as it is", "consistency in the loss", "*uncorrected*"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--only", "with luck"], "There is no variant 'with luck'"), (["--edge", "36"], "multiples of 8")],
+)
+def test_variants_that_cannot_be_are_refused_before_anything_is_made(
+    tmp_path: Path, options: list[str], said: str
+) -> None:
+    code, output = run("ablate", *options, "--pool", tmp_path / "pool")
+    assert code == 2
+    assert said in " ".join(output.replace("│", " ").split())
+    assert not (tmp_path / "pool").exists()

@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 
 from qsm_ai.network import examples
 from qsm_ai.network.anatomy import Head
+from qsm_ai.network.door import Example, Solvers
 from qsm_ai.network.examples import (
-    MARGIN,
-    Example,
-    Solvers,
     load_labels,
     prepare_examples,
     random_examples,
@@ -26,10 +24,10 @@ from qsm_ai.network.examples import (
     voxel_to_learn_from,
     write_pool,
 )
-from qsm_ai.network.geometry import bounding_box
 from qsm_ai.network.simulation import Echoes
+from qsm_ai.physics.fourier import bounding_box
 from qsm_ai.reconstruction.inputs import CHANNELS
-from qsm_ai.reconstruction.pipeline import PASSES
+from qsm_ai.reconstruction.pipeline import MARGIN, PASSES
 
 COARSE = (4.0, 4.5, 5.0)
 

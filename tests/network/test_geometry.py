@@ -7,7 +7,6 @@ import pytest
 
 from qsm_ai.network.geometry import (
     Noise,
-    bounding_box,
     box_around,
     ellipsoid,
     head_coordinates,
@@ -83,14 +82,6 @@ def test_the_box_around_a_point_holds_all_that_is_near_and_no_more() -> None:
 
 def test_there_is_no_box_around_a_point_off_the_grid() -> None:
     assert box_around(head_coordinates(SHAPE, VOXEL, np.eye(3)), (500.0, 0.0, 0.0), 6.0) is None
-
-
-def test_a_margin_ends_at_the_grid() -> None:
-    mask = np.zeros((10, 10, 10), np.bool_)
-    mask[1, 4:6, 9] = True
-    assert bounding_box(mask, 3) == (slice(0, 5), slice(1, 9), slice(6, 13))
-    assert mask[bounding_box(mask, 3)].shape == (5, 8, 4)
-    assert bounding_box(np.zeros((3, 3, 3), np.bool_)) is None
 
 
 @pytest.mark.parametrize("limit", [0, 10, 90])

@@ -66,3 +66,9 @@ def test_the_box_of_a_mask_touches_it_on_every_face() -> None:
     assert bounding_box(mask) == (slice(2, 6), slice(3, 4), slice(4, 9))
     with pytest.raises(ValueError, match="empty"):
         bounding_box(np.zeros((3, 3, 3), bool))
+
+
+def test_a_margin_of_a_box_ends_at_the_grid() -> None:
+    mask = np.zeros((10, 10, 10), bool)
+    mask[1, 4:6, 9] = True
+    assert bounding_box(mask, 3) == (slice(0, 5), slice(1, 9), slice(6, 10))

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qsm_ai.network.examples import Solvers
+from qsm_ai.network.door import Solvers
 from qsm_ai.network.qsm_vit import QsmVit
 from qsm_ai.physics.dipole import dipole_kernel
 from qsm_ai.physics.edges import Edges

@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
+    from qsm_ai.network.door import Solvers
     from qsm_ai.network.qsm_vit import QsmVit
 
 app = typer.Typer()
@@ -93,7 +94,7 @@ def train(
             _wait_for_examples(folder / "validation", 1, workers)
         if threads:
             torch.set_num_threads(threads)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device, _ = _device()
         trainer = Trainer(plan, directory, device, begin)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -155,43 +156,59 @@ def export(
 
 @app.command()
 def ablate(
-    steps: Annotated[int, typer.Option(min=20, help="Of each training.")] = 300,
-    crop: Annotated[int, typer.Option(help="Edge of a crop, voxels; a multiple of 8.")] = 40,
-    examples: Annotated[int, typer.Option(min=1, help="Invented scans to learn from.")] = 16,
-    coarser: Annotated[
-        float, typer.Option(min=1.0, help="Voxels are so many times those of a training proper.")
-    ] = 1.6,
-    pool: Annotated[Path, typer.Option(file_okay=False, help="Folder of examples.")] = Path("runs/ablation"),
+    steps: Annotated[int, typer.Option(min=20, help="Of each training.")] = 1000,
+    edge: Annotated[
+        int, typer.Option(help="Of the cube that holds a whole head, voxels; a multiple of 8.")
+    ] = 40,
+    heads: Annotated[int, typer.Option(min=1, help="Invented scans to learn from.")] = 300,
+    judges: Annotated[int, typer.Option(min=1, help="Other ones to be judged by.")] = 40,
+    pool: Annotated[Path, typer.Option(file_okay=False, help="Folder of the heads.")] = Path("runs/ablation"),
     labels: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="FreeSurfer labels of a head at 1 mm."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Train these alone, named as in the table; may be given several times."),
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of the training; 0 for all.")] = 0,
 ) -> None:
     """Train small networks that differ in one thing each, and print what that thing is worth."""
     import torch
 
+    from qsm_ai.network.ablation import VARIANTS, table, uncorrected
     from qsm_ai.network.ablation import ablate as train_all
-    from qsm_ai.network.ablation import table
-    from qsm_ai.network.examples import load_labels, write_pool
-    from qsm_ai.network.training import Plan, Pool
+    from qsm_ai.network.examples import load_labels
+    from qsm_ai.network.training import Plan
+    from qsm_ai.network.whole_heads import WholeHeads, write_whole_heads
 
     try:
-        Plan(crop=crop)
+        Plan(crop=edge)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--crop") from None
-    anatomy = load_labels(labels) if labels else None
-    validation = range(VALIDATION_SEED, VALIDATION_SEED + VALIDATION_EXAMPLES)
-    for name, seeds in (("train", range(examples)), ("validation", validation)):
-        typer.echo(f"Making the examples of {name}", err=True)
-        write_pool(pool / name, seeds, anatomy, coarser=coarser)
+        raise typer.BadParameter(str(error), param_hint="--edge") from None
+    if unknown := set(only or []) - {variant.name for variant in VARIANTS}:
+        raise typer.BadParameter(
+            f"There is no variant {min(unknown)!r}, but {', '.join(repr(v.name) for v in VARIANTS)}.",
+            param_hint="--only",
+        )
+    chosen = tuple(variant for variant in VARIANTS if not only or variant.name in only)
     if threads:
         torch.set_num_threads(threads)
+    anatomy = load_labels(labels) if labels else None
+    device, run_by = _device()
+
+    def made(name: str, seeds: range) -> WholeHeads:
+        typer.echo(f"Making the heads of {name}", err=True)
+        write_whole_heads(pool / f"{name}-{edge}", seeds, anatomy, edge, run_by)
+        return WholeHeads(pool / f"{name}-{edge}", device)
+
+    learnt_from = made("train", range(heads))
+    judged_by = made("validation", range(VALIDATION_SEED, VALIDATION_SEED + judges))
     outcomes = []
-    for outcome in train_all(Pool(pool / "train"), Pool(pool / "validation"), steps, crop=crop):
-        typer.echo(f"{outcome.name}: {outcome.nrmse:.1f} %", err=True)
+    for outcome in train_all(learnt_from, judged_by, steps, edge, chosen, device):
+        typer.echo(f"{outcome.name}: {outcome.nrmse:.1f} %, held {outcome.nrmse_held:.1f} %", err=True)
         outcomes.append(outcome)
-    typer.echo(table(outcomes))
+    typer.echo(table([*outcomes, uncorrected(judged_by, edge, device)]))
 
 
 def _start_makers(
@@ -204,7 +221,7 @@ def _start_makers(
     validation = range(VALIDATION_SEED, VALIDATION_SEED + VALIDATION_EXAMPLES)
     tasks = [("validation", validation)] + [("train", range(k, examples, makers)) for k in range(makers)]
     processes = [
-        spawn.Process(target=_make, args=(pool / name, seeds, labels, unroll), daemon=True)
+        spawn.Process(target=make_examples, args=(pool / name, seeds, labels, unroll), daemon=True)
         for name, seeds in tasks
     ]
     for process in processes:
@@ -231,25 +248,45 @@ def _weights(checkpoint: Path, option: str | None = None) -> QsmVit:
     return model
 
 
-def _make(directory: Path, seeds: range, labels: Path | None, unroll: Path | None) -> None:
+def make_examples(directory: Path, seeds: range, labels: Path | None, unroll: Path | None) -> None:
+    """Fill a folder with examples: all that a process of its own does.
+
+    Parameters
+    ----------
+    directory : Path
+    seeds : of the scans
+    labels : Path or None
+        FreeSurfer labels of a head.
+    unroll : Path or None
+        A network, ONNX or checkpoint, whose map joins the inputs.
+    """
     import torch
 
-    from qsm_ai.network.accelerated import TorchNetwork, solvers
-    from qsm_ai.network.examples import Solvers, load_labels, write_pool
+    from qsm_ai.network.accelerated import TorchNetwork
+    from qsm_ai.network.examples import load_labels, write_pool
     from qsm_ai.network.export import load_checkpoint
     from qsm_ai.reconstruction.network import Network
 
     torch.set_num_threads(1)
-    gpu = torch.cuda.is_available()
+    device, run_by = _device()
     network: Network | None = None
     if unroll and unroll.suffix == ONNX:
         from qsm_ai.inference.openvino import OpenVinoNetwork
 
         network = OpenVinoNetwork(unroll, threads=1)
     elif unroll:
-        network = TorchNetwork(load_checkpoint(unroll), "cuda" if gpu else "cpu")
-    anatomy = load_labels(labels) if labels else None
-    write_pool(directory, seeds, anatomy, network, solvers=solvers("cuda") if gpu else Solvers())
+        network = TorchNetwork(load_checkpoint(unroll), device)
+    write_pool(directory, seeds, load_labels(labels) if labels else None, network, solvers=run_by)
+
+
+def _device() -> tuple[str, Solvers]:
+    """Where to compute, and who makes the examples there."""
+    import torch
+
+    from qsm_ai.network.accelerated import solvers
+    from qsm_ai.network.door import NUMPY
+
+    return ("cuda", solvers("cuda")) if torch.cuda.is_available() else ("cpu", NUMPY)
 
 
 def _wait_for_examples(directory: Path, count: int, makers: list[BaseProcess]) -> None:

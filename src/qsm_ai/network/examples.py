@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, binary_erosion
 
 from qsm_ai.network.anatomy import Head, bared, simulate_head
-from qsm_ai.network.geometry import Triple, Volume, bounding_box, random_direction, random_rotation
-from qsm_ai.network.simulation import Echoes, known_turns, simulate_echoes
+from qsm_ai.network.door import NUMPY, Example, Solvers, at_the_door
+from qsm_ai.network.geometry import Triple, Volume, random_direction, random_rotation
+from qsm_ai.network.simulation import Echoes, simulate_echoes
 from qsm_ai.physics.dipole import forward_field
-from qsm_ai.physics.edges import Edges, magnitude_edges
-from qsm_ai.physics.field_mapping import fit_field, reliable
-from qsm_ai.physics.inversion import Inverter
-from qsm_ai.physics.pdf import OuterSources
 from qsm_ai.physics.referencing import reference
-from qsm_ai.physics.total_variation import total_variation
-from qsm_ai.physics.unwrapping import unwrap_echoes
-from qsm_ai.reconstruction.inputs import Inversion, network_inputs
-from qsm_ai.reconstruction.local_field import BackgroundRemoval
 from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.patches import plan_patches
 from qsm_ai.reconstruction.pipeline import PASSES
 from qsm_ai.reconstruction.prediction import predict_map
 
-MARGIN = 4
-"""Voxels left around the brain."""
-
 LARGEST_STORED = 6e4
 """Values beyond it are cut before they are stored as float16, which ends at 65504."""
-
-TRUST_IN_LOST_FIELD = 0.2
-"""Weight of voxels whose field was lost."""
 
 WITHOUT_EDGES = 0.15
 """Share of the scans whose classical map does without edges, as that of a scan without a magnitude."""
@@ -56,43 +40,6 @@ more, or the other way round."""
 GIVEN, GIVEN_WITHOUT_EDGES = 0.6, 0.5
 """Share of the scans that are also shown with a local field in which nothing but noise is wrong, and of these
 the share without a magnitude."""
-
-
-@dataclass(frozen=True)
-class Solvers:
-    """Who runs the two loops that take most of an example's time.
-
-    Attributes
-    ----------
-    sources : type
-        Of the outer sources of PDF.
-    total_variation : callable
-        See :func:`physics.total_variation.total_variation`.
-    """
-
-    sources: type[OuterSources] = OuterSources
-    total_variation: Inversion = total_variation
-
-
-@dataclass(frozen=True)
-class Example:
-    """One volume that the network can learn from.
-
-    Attributes
-    ----------
-    inputs : (6, X, Y, Z) float32
-        See ``reconstruction.inputs``.
-    target : (X, Y, Z) float32
-        The correction to the first map, in units of ``scale``.
-    weight : (X, Y, Z) float32
-        One where the loss counts, less where the field was lost, zero outside the brain.
-    scale : float, ppm
-    """
-
-    inputs: Volume
-    target: Volume
-    weight: Volume
-    scale: float
 
 
 def load_labels(path: Path) -> NDArray[np.int16]:
@@ -143,7 +90,7 @@ def random_examples(
     labels: NDArray[np.int16] | None,
     network: Network | None = None,
     coarser: float = 1.0,
-    solvers: Solvers = Solvers(),
+    solvers: Solvers = NUMPY,
 ) -> list[Example]:
     """Invent a head, scan it, and take the scan as far as the network's door.
 
@@ -228,15 +175,13 @@ def prepare_examples(
     head: Head,
     echoes: Echoes,
     network: Network | None = None,
-    solvers: Solvers = Solvers(),
+    solvers: Solvers = NUMPY,
 ) -> list[Example]:
     """Take a scan through unwrapping, field mapping and background removal, as the pipeline does.
 
     One scan stands at the network's door several times: after the background was sought knowing the classical
     map; with a network, also after it was sought knowing that one's maps; and some scans come with a local
-    field that needs no removal, as often with a magnitude as without. What users bring differs: some of the
-    masks are a little too small or too large, and some of the phases are unwrapped by our own path following
-    instead of the truth.
+    field that needs no removal, as often with a magnitude as without.
 
     Parameters
     ----------
@@ -259,51 +204,15 @@ def prepare_examples(
     ValueError
         If so little of the brain is there that the mask is empty.
     """
-    mask = head.brain
-    draw = rng.random()
-    if draw < 0.15:
-        mask = binary_erosion(mask, iterations=int(rng.integers(1, 3)))
-    elif draw < 0.25:
-        mask = binary_dilation(mask)
-    box = bounding_box(mask, MARGIN)
-    if box is None:
-        raise ValueError("nothing of the brain is left in the mask")
-
-    if rng.random() < 0.15:
-        unwrapped = unwrap_echoes(echoes.phase, echoes.magnitude, mask, echoes.echo_times)
-    else:
-        unwrapped = known_turns(echoes)
-    fit = fit_field(
-        unwrapped, echoes.magnitude, mask, echoes.echo_times, echoes.field_strength, head.voxel_size
-    )
-    # Bone and air that a poor mask took in are nobody's to predict.
-    sought = mask & head.brain
-    truth = np.where(sought, head.chi - head.chi[sought].mean(), 0).astype(np.float32)
-    door = _Door(
-        mask=mask[box],
-        sought=sought[box],
-        known=reliable(fit.standard_error, mask)[box],
-        field_error=fit.standard_error[box],
-        truth=truth[box],
-        geometry=(head.voxel_size, echoes.b0_direction),
-        invert=solvers.total_variation,
-    )
-    found = magnitude_edges(echoes.magnitude[(slice(None), *box)], door.mask, head.voxel_size)
+    door = at_the_door(rng, head, echoes, solvers)
     examples = []
     if rng.random() < GIVEN and len(echoes.echo_times) > 1:  # a single echo's offset is more than noise
-        noise = fit.total_field - echoes.true_field
-        local = forward_field(truth, *door.geometry, margin=24) + noise
-        beside = found if rng.random() >= GIVEN_WITHOUT_EDGES else None
+        beside = door.found_edges if rng.random() >= GIVEN_WITHOUT_EDGES else None
         # As the pipeline does where it sees edges; the truth ends at the mask, however poor that is.
-        given = door if beside is None else replace(door, invert=partial(door.invert, outside_weight=np.inf))
-        examples.append(given.example(local[box] * door.known, beside)[0])
+        examples.append(door.example(door.given_field(), beside, within=beside is not None)[0])
 
-    edges = found if rng.random() >= WITHOUT_EDGES else None
-    total = np.ascontiguousarray(fit.total_field[box])
-    method: Literal["pdf", "lbv"] = "pdf" if rng.random() < 0.95 else "lbv"
-    removal = BackgroundRemoval(
-        total, door.mask, door.known, *door.geometry, method=method, sources=solvers.sources
-    )
+    edges = door.found_edges if rng.random() >= WITHOUT_EDGES else None
+    removal = door.removal("pdf" if rng.random() < 0.95 else "lbv")
     _, chi = door.example(removal.local_field(), edges)
     for turn in range(PASSES if network is not None else 1):
         inner = forward_field(reference(chi, door.mask, "mean"), *door.geometry)
@@ -315,38 +224,13 @@ def prepare_examples(
     return examples
 
 
-@dataclass(frozen=True)
-class _Door:
-    """What is the same each time that a scan stands at the network's door, cropped to the mask."""
-
-    mask: NDArray[np.bool_]
-    sought: NDArray[np.bool_]
-    known: NDArray[np.bool_]
-    field_error: Volume
-    truth: Volume
-    geometry: tuple[Triple, Triple]
-    invert: Inversion
-
-    def example(self, local_field: Volume, edges: Edges | None = None) -> tuple[Example, Volume]:
-        """An example of a local field, and the classical map of it, ppm."""
-        inverter = Inverter(local_field, *self.geometry)
-        made = network_inputs(inverter, self.field_error, self.mask, self.known, edges, self.invert)
-        trust = np.where(self.known, np.float32(1), np.float32(TRUST_IN_LOST_FIELD))
-        weight = self.sought * trust
-        # A constant is what no field tells, and no patch could know.
-        error = self.truth - made.first
-        target = (error - np.average(error, weights=weight)) / np.float32(made.scale) * self.mask
-        example = Example(made.channels, target.astype(np.float32), weight.astype(np.float32), made.scale)
-        return example, made.first
-
-
 def write_pool(
     directory: Path,
     seeds: range,
     labels: NDArray[np.int16] | None,
     network: Network | None = None,
     coarser: float = 1.0,
-    solvers: Solvers = Solvers(),
+    solvers: Solvers = NUMPY,
 ) -> int:
     """Write examples, skipping seeds already there and examples that are not finite.
 
@@ -376,12 +260,27 @@ def write_pool(
         made = random_examples(np.random.default_rng(seed), labels, network, coarser, solvers)
         for number, example in enumerate(made):
             stack = np.concatenate([example.inputs, example.target[None], example.weight[None]])
-            if not np.isfinite(stack).all():
-                continue
-            path = directory / f"{seed:06d}-{number}.npy"
-            partial = path.with_suffix(".part")
-            with partial.open("wb") as file:
-                np.save(file, np.clip(stack, -LARGEST_STORED, LARGEST_STORED).astype(np.float16))
-            partial.rename(path)
-            written += 1
+            written += store(stack, directory / f"{seed:06d}-{number}.npy")
     return written
+
+
+def store(stack: NDArray[np.float32], path: Path) -> bool:
+    """Write an example as float16, whole or not at all, unless it is not finite.
+
+    Parameters
+    ----------
+    stack : (C, X, Y, Z) float32
+    path : Path
+
+    Returns
+    -------
+    bool
+        Whether it was written.
+    """
+    if not np.isfinite(stack).all():
+        return False
+    partial = path.with_suffix(".part")
+    with partial.open("wb") as file:
+        np.save(file, np.clip(stack, -LARGEST_STORED, LARGEST_STORED).astype(np.float16))
+    partial.rename(path)
+    return True

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfftn, rfftn
 
-from qsm_ai.physics.fourier import WORKERS, frequencies
+from qsm_ai.physics.fourier import WORKERS, bounding_box, frequencies
 
 Volume = NDArray[np.float32]
 Triple = tuple[float, float, float]
@@ -154,29 +154,7 @@ def box_around(c: Coordinates, centre: Triple, reach: float) -> tuple[slice, sli
     close = np.ones(c[0].shape, np.bool_)
     for x, middle in zip(c, centre, strict=True):
         close &= np.abs(x - middle) < reach
-    return bounding_box(close)
-
-
-def bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice, slice] | None:
-    """Smallest box that holds a mask, and up to ``margin`` voxels more on each side.
-
-    Parameters
-    ----------
-    mask : (X, Y, Z) bool
-    margin : voxels
-
-    Returns
-    -------
-    three slices, or None for an empty mask
-    """
-    slices = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        if hit.size == 0:
-            return None
-        slices.append(slice(max(int(hit[0]) - margin, 0), int(hit[-1]) + 1 + margin))
-    x, y, z = slices
-    return x, y, z
+    return bounding_box(close) if close.any() else None
 
 
 def random_rotation(rng: np.random.Generator, degrees: float) -> NDArray[np.float64]:

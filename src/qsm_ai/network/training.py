@@ -281,7 +281,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         batch = batch.to(self.device)
         with self._autocast():
-            correction = self.model(batch[:, : len(CHANNELS)])
+            correction = self.model(batch[:, :-2])
         value = self.objective(correction.float(), batch[:, -2:-1].clamp(-200, 200), batch[:, -1:])
         self.step += 1
         if not torch.isfinite(value):
@@ -374,7 +374,7 @@ class Trainer:
         for _ in range(crops):
             crop = pool.crop(rng, edge or self.plan.large_crop)[None].to(self.device)
             with torch.no_grad(), self._autocast():
-                correction = model(crop[:, : len(CHANNELS)]).float()
+                correction = model(crop[:, :-2]).float()
             inside = crop[:, -1] >= 1
             if not inside.any():
                 continue
