@@ -32,7 +32,8 @@ LABEL org.opencontainers.image.base.name="${BASE_IMAGE}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /app /app
 # Everything that changes lives under /data (a volume) and /tmp, so the root file system may be read-only.
-RUN mkdir /data && chown 10001:10001 /data
+# Fargate gives an empty volume to root alone unless the image has a volume there, whose owner and mode it takes over.
+RUN mkdir /data && chown 10001:10001 /data && chmod 1777 /tmp
 ENV PATH=/app/bin:${PATH} \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \
@@ -42,7 +43,7 @@ ENV PATH=/app/bin:${PATH} \
     QSM_DATA_DIR=/data
 USER 10001:10001
 WORKDIR /data
-VOLUME /data
+VOLUME ["/data", "/tmp"]
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=4 \

@@ -35,6 +35,9 @@ LABEL org.opencontainers.image.base.name="${BASE_IMAGE}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /app /app
+# Uploads are spooled to /tmp. Fargate gives an empty volume to root alone unless the image has a volume there, whose
+# owner and mode it takes over.
+RUN chmod 1777 /tmp
 ENV PATH=/app/bin:${PATH} \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \
@@ -50,6 +53,7 @@ ENV PATH=/app/bin:${PATH} \
     QSM_UI_METRICS_PORT=8502
 USER 10001:10001
 WORKDIR /tmp
+VOLUME /tmp
 EXPOSE 8501 8502
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=10s --start-period=30s --retries=4 \

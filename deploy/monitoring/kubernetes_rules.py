@@ -1,4 +1,4 @@
-"""Rules and dashboards as operators in a cluster want them; `make docs` writes, a test keeps them current."""
+"""Rules, dashboards and log files as a cluster wants them; `make docs` writes, tests keep them current."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import yaml
 HERE = Path(__file__).parent
 TARGET = HERE.parent / "kubernetes/components/monitoring/rules.yaml"
 DASHBOARDS = TARGET.with_name("dashboards.yaml")
+LOGS = HERE.parent / "kubernetes/cluster/logs"
 THRESHOLDS = "gpu"
 """The component is for clusters whose Triton has a GPU."""
 
@@ -51,7 +52,17 @@ def dashboards() -> str:
     return "# Made by `make dashboards` and `make docs` from deploy/monitoring/dashboards.\n" + text
 
 
+def logs() -> dict[Path, str]:
+    """The files of Compose's Fluent Bit: kustomize takes none from outside of its folder."""
+    made = {}
+    for name in ("cloudwatch.yaml", "parsers.yaml", "normalise.lua"):
+        comment = "--" if name.endswith(".lua") else "#"
+        head = f"{comment} Made by `make docs` from deploy/monitoring/fluent-bit; change it there.\n"
+        made[LOGS / name] = head + (HERE / "fluent-bit" / name).read_text(encoding="utf-8")
+    return made
+
+
 if __name__ == "__main__":
-    for target, text in ((TARGET, manifest()), (DASHBOARDS, dashboards())):
+    for target, text in ((TARGET, manifest()), (DASHBOARDS, dashboards()), *logs().items()):
         target.write_text(text, encoding="utf-8")
         print(target.relative_to(HERE.parents[1]))

@@ -1,4 +1,4 @@
-"""What an installation costs, from prices that are assumed and seconds that were measured.
+"""What an installation costs, from prices that are assumed and seconds that go back to a measurement.
 
 ``python deploy/terraform/costs.py`` writes the tables into both READMEs; a test keeps them current. Prices
 are list prices on demand in US dollars as remembered in 2026 for eu-central-1 and europe-west3, without tax
@@ -7,6 +7,8 @@ and discounts. They were not looked up: put yours in and run it again.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +16,35 @@ from pathlib import Path
 HERE = Path(__file__).parent
 HOURS = 730.0
 
-# Measured (deploy/kubernetes/README.md says how): processor seconds of a worker for the sample scan, of
-# 180 x 216 x 160 voxels and four echoes, and what its upload and results take up together.
-WORKER_CPU_S = 41.0
+SAMPLE = (180, 216, 160)
+SPEED = HERE.parents[1] / "benchmarks/results/speed.json"
+TIMING = json.loads(SPEED.read_text(encoding="utf-8"))["timing"]
+
+
+def worker_seconds() -> float:
+    """How long a worker takes for the sample scan on two processors, while a GPU has the network.
+
+    Worked out from the scan of ``benchmarks/results/speed.json`` on two cores, which has as many echoes: all
+    of it but the arithmetic of the network, at the rate of convolutions that was measured beside it, times
+    the ratio of voxels. What the network takes beyond its arithmetic stays in, so it is rather too much.
+
+    Returns
+    -------
+    float
+        s.
+    """
+    arithmetic = sum(stage["operations"] for stage in TIMING["stages"]) / TIMING["convolution_rate"]
+    return (TIMING["seconds"] - arithmetic) * math.prod(SAMPLE) / math.prod(TIMING["shape"][1:])
+
+
+# Measured: what the sample scan's upload and results take up together.
 SCAN_GB = 0.08
 
-# Assumed: of four processors a worker keeps two busy on average, and four workers keep one GPU node busy.
-BUSY_PROCESSORS = 2.0
+# Assumed: four workers keep one GPU node busy.
 WORKERS_PER_GPU = 4.0
 RETENTION_DAYS = 7.0
 
-WORKER_S = WORKER_CPU_S / BUSY_PROCESSORS
+WORKER_S = worker_seconds()
 GPU_S = WORKER_S / WORKERS_PER_GPU
 
 
@@ -100,6 +120,7 @@ def section(cloud: str) -> str:
     ]
     worker, node, storage = BY_SCAN[cloud]
     kept = SCAN_GB * RETENTION_DAYS / 30 * storage
+    size = " × ".join(map(str, SAMPLE))
     more = [
         "| 1,000 scans | how | US$ |",
         "| --- | --- | --- |",
@@ -112,9 +133,11 @@ def section(cloud: str) -> str:
         [
             "Prices are **assumed**: list prices on demand as remembered, neither looked up nor yours.",
             "Put yours into [costs.py](../costs.py) and run it.",
-            f"Measured: {WORKER_CPU_S:.0f} processor seconds of a worker and {1000 * SCAN_GB:.0f} MB for the",
-            "sample scan (180 × 216 × 160, four echoes). Assumed: that it keeps two processors busy, that",
-            "four workers share a GPU. Traffic, logs and requests come on top; they are small beside these.",
+            f"Worked out from [a measurement](../../../docs/benchmarks.md#speed): {WORKER_S:.0f} s of a",
+            f"worker for the sample scan ({size}, four echoes), as a scan of 160³ took on two cores",
+            "without the arithmetic of the network; one of four processors was not measured and is hardly",
+            f"slower. Measured: {1000 * SCAN_GB:.0f} MB for upload and results. Assumed: that four workers",
+            "share a GPU. Traffic, logs and requests come on top; they are small beside these.",
             "",
             *rows,
             "",

@@ -43,6 +43,7 @@ KINDS = [
     ("rds", "describe_db_snapshots", "DBSnapshots[].DBSnapshotIdentifier"),
     ("rds", "describe_db_subnet_groups", "DBSubnetGroups[].DBSubnetGroupName"),
     ("s3", "list_buckets", "Buckets[].Name"),
+    ("scheduler", "list_schedules", "Schedules[].Name"),
     ("secretsmanager", "list_secrets", "SecretList[].Name"),
     ("servicediscovery", "list_namespaces", "Namespaces[].Name"),
     ("sns", "list_topics", "Topics[].TopicArn"),

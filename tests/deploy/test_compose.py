@@ -1,24 +1,30 @@
 """Compose: one door, a private network, nothing privileged, no secret in the file."""
 
+import asyncio
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
+from obstore.exceptions import BaseError
 
+from qsm_ai.api.presigning import Presigner
 from qsm_ai.api.settings import Settings
+from qsm_ai.storage import Storage
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 FOR_OTHERS = {
     "QSM_UI_METRICS_HOST", "QSM_UI_METRICS_PORT",
-    "QSM_API_URL", "QSM_SAMPLE_DIR", "QSM_LOG_PATH", "QSM_LOG_STATE", "QSM_LOG_GROUP",
+    "QSM_API_URL", "QSM_SAMPLE_DIR", "QSM_LOG_PATH", "QSM_LOG_STATE", "QSM_LOG_GROUP", "QSM_LOG_PROJECT",
 }  # fmt: skip
 
 
@@ -117,11 +123,12 @@ def test_settings_in_images_exist() -> None:
 
 
 @pytest.mark.parametrize("name", ["fastapi-be", "worker"])
-def test_a_running_job_is_given_time_to_end(name: str) -> None:
+def test_uploads_and_then_a_running_job_are_given_time_to_end(name: str) -> None:
     service = SERVICES[name]
     stopped_after = int(service["stop_grace_period"].rstrip("s"))
     assert stopped_after >= 60
-    assert int(service["environment"]["QSM_WORKER_GRACE_S"]) + 5 <= stopped_after
+    patience = [int(service["environment"][which]) for which in ("QSM_SHUTDOWN_S", "QSM_WORKER_GRACE_S")]
+    assert sum(patience) + 5 <= stopped_after
 
 
 @pytest.fixture
@@ -221,6 +228,126 @@ def test_a_profile_adds_its_services(
     composed: Callable[..., dict[str, Any]], profiles: list[str], added: set[str]
 ) -> None:
     assert set(composed(*profiles)) == {"proxy", "streamlit-fe", "fastapi-be"} | added
+
+
+def test_uploads_to_the_page_have_room_on_disk(composed: Callable[..., dict[str, Any]]) -> None:
+    """Streamlit spools them to /tmp; a tmpfs ends at its size and counts against the memory."""
+    page = SERVICES["streamlit-fe"]
+    assert page["tmpfs"] == []
+    assert [volume.split(":")[1:] for volume in page["volumes"]] == [["/tmp"]]  # noqa: S108
+    # One limit for both tiers.
+    for services, limit in ((composed("cpu"), "2048"), (composed("cpu", QSM_MAX_UPLOAD_MB="512"), "512")):
+        given = services["streamlit-fe"]["environment"]["STREAMLIT_SERVER_MAX_UPLOAD_SIZE"]
+        assert str(given) == str(services["fastapi-be"]["environment"]["QSM_MAX_UPLOAD_MB"]) == limit
+
+
+def use_credentials_of(service: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give this process the variables by which the backend in its container finds its object store."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in service["environment"].items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, str(value or ""))
+
+
+PAIR = ("0123456789abcdef", "a-secret-of-the-test")
+
+
+@pytest.fixture
+def s3_port(free_port: Callable[[], int], tmp_path: Path) -> Iterator[int]:
+    """Where the profile's server listens, run by its own command; folder, secret and port are elsewhere."""
+    port = free_port()
+    (tmp_path / "pair").write_text(",".join(PAIR) + "\n")
+    (tmp_path / "data").mkdir()
+    (command,) = SERVICES["s3"]["command"]
+    for inside, outside in (
+        ("/run/secrets/s3_key_pair", str(tmp_path / "pair")),
+        ("/data", str(tmp_path / "data")),
+        (":9000", f"127.0.0.1:{port}"),
+        ("$$", "$"),
+    ):
+        assert inside in command
+        command = command.replace(inside, outside)
+    variables = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [*SERVICES["s3"]["entrypoint"], command], env=variables, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/", timeout=5)
+                break
+            except httpx.HTTPError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        yield port
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_the_profile_s3_keeps_what_the_backend_stores(
+    composed: Callable[..., dict[str, Any]], s3_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {
+        "QSM_STORAGE_URL": "s3://qsm-ai/objects",
+        "QSM_S3_ENDPOINT": f"http://127.0.0.1:{s3_port}",
+        "QSM_S3_ACCESS_KEY": PAIR[0],
+        "QSM_S3_SECRET_KEY": PAIR[1],
+    }
+    backend = composed("cpu", "s3", **given)["fastapi-be"]
+    use_credentials_of(backend, monkeypatch)
+    url = backend["environment"]["QSM_STORAGE_URL"]
+    storage = Storage.from_url(url)
+    asyncio.run(storage.put("a/b", b"voxels"))
+    assert asyncio.run(storage.get("a/b")) == b"voxels"
+    # Nobody else comes in.
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    with pytest.raises(BaseError):
+        asyncio.run(Storage.from_url(url).get("a/b"))
+
+
+def test_the_s3_server_may_write_to_its_volume() -> None:
+    # The image's /data is root's, and a new volume takes that over.
+    assert SERVICES["s3"]["user"] == "0:0"
+    assert SERVICES["s3"]["cap_drop"] == ["ALL"]
+    assert "cap_add" not in SERVICES["s3"]
+
+
+def test_without_an_endpoint_the_store_is_amazons(
+    composed: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"QSM_S3_ACCESS_KEY": "0123456789abcdef", "QSM_S3_SECRET_KEY": "secret"}
+    use_credentials_of(composed("cpu", **given)["fastapi-be"], monkeypatch)
+    Storage.from_url("s3://scans/objects")
+    address = asyncio.run(Presigner.from_url("s3://scans/objects", lifetime=60).sign("GET", "a"))
+    assert address is not None
+    assert (httpx.URL(address).host or "").endswith(".amazonaws.com")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_line_of_a_log_says_whose_it_is(name: str) -> None:
+    logging = SERVICES[name]["logging"]
+    if name == "fluent-bit":
+        # Its own output lies where it does not look: it would ship it for ever.
+        assert logging["driver"] == "local"
+        return
+    assert logging["driver"] == "json-file"
+    assert "com.docker.compose.project" in logging["options"]["labels"].split(",")
+
+
+def test_logs_of_this_project_alone_are_shipped(composed: Callable[..., dict[str, Any]]) -> None:
+    service = composed("cpu", "monitoring")["fluent-bit"]
+    assert service["environment"]["QSM_LOG_PROJECT"] == COMPOSE["name"]
+    assert composed("monitoring", COMPOSE_PROJECT_NAME="other")["fluent-bit"]["environment"][
+        "QSM_LOG_PROJECT"
+    ] == "other"  # fmt: skip
+    # Handed on where there are any, and not set to nothing otherwise.
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        assert SERVICES["fluent-bit"]["environment"][variable] is None
 
 
 def test_triton_has_shared_memory_for_its_tensors() -> None:

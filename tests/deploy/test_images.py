@@ -63,6 +63,17 @@ def test_the_container_is_nobody_and_says_how_it_is(image: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["fastapi-be", "streamlit-fe"])
+def test_tmp_is_a_volume_that_everybody_may_write_to(name: str) -> None:
+    """An empty volume takes owner and mode from the image's; on Fargate it is root's alone without one."""
+    stage = last_stage(ROOT / f"deploy/docker/{name}.Dockerfile")
+    (declared,) = [line.removeprefix("VOLUME ") for line in stage if line.startswith("VOLUME ")]
+    assert "/tmp" in (json.loads(declared) if declared.startswith("[") else declared.split())  # noqa: S108
+    (opened,) = [n for n, line in enumerate(stage) if "chmod 1777 /tmp" in line]
+    # Before the user is nobody, and before the volume, behind which nothing changes any more.
+    assert opened < min(n for n, line in enumerate(stage) if line.startswith(("USER ", "VOLUME ")))
+
+
 @pytest.mark.parametrize("image", IMAGES, ids=image_id)
 def test_the_base_can_be_chosen_and_the_image_says_what_it_is(image: Path) -> None:
     stage = last_stage(image)

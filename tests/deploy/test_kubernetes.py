@@ -1,12 +1,14 @@
 """Kubernetes: every overlay builds, every object is valid, and the policies say what they should."""
 
+import math
 import os
 import re
 import runpy
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import kubernetes_validate
 import pytest
@@ -14,6 +16,8 @@ import yaml
 
 from qsm_ai import __version__
 from qsm_ai.api.settings import Settings
+from qsm_ai.jobs.memory import needed_mb
+from qsm_ai.jobs.records import Job
 from qsm_ai.observe import catalogue
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -22,11 +26,17 @@ VERSION = "1.33"
 OVERLAYS = sorted(p.name for p in (KUBERNETES / "overlays").iterdir())
 WHOLE = ["eks", "gke", "local-cpu"]
 CLOUDS = ["eks", "gke"]
+ONCE = sorted(p.name for p in (KUBERNETES / "cluster").iterdir())
+"""What a cluster gets once, apart from the service."""
 # Kinds of operators, for which the validator has no schema.
 FOREIGN = {
     "BackendConfig", "ExternalSecret", "ManagedCertificate",
     "PodMonitor", "PrometheusRule", "ScaledObject", "ServiceMonitor",
 }  # fmt: skip
+
+SAMPLE_SHAPE = (180, 216, 160)
+ITSELF_MB = 500
+"""A worker beside its computing process; deploy/kubernetes/README.md has what was measured."""
 
 TIER = "app.kubernetes.io/name"
 BACKENDS = {"fastapi-be", "worker"}
@@ -55,7 +65,7 @@ def built(kustomize: Callable[[Path], Objects]) -> Callable[[str], Objects]:
 
     def build(name: str) -> Objects:
         if name not in seen:
-            seen[name] = kustomize(KUBERNETES / ("cluster" if name == "nvidia" else "overlays") / name)
+            seen[name] = kustomize(KUBERNETES / ("cluster" if name in ONCE else "overlays") / name)
         return seen[name]
 
     return build
@@ -92,7 +102,7 @@ def tier_of(selector: dict[str, Any]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", [*OVERLAYS, "nvidia"])
+@pytest.mark.parametrize("name", [*OVERLAYS, *ONCE])
 def test_every_object_is_valid(built: Callable[[str], Objects], name: str) -> None:
     objects = built(name)
     assert objects
@@ -156,6 +166,30 @@ def test_what_may_fill_a_node_is_bounded(built: Callable[[str], Objects], name: 
                 assert volume["emptyDir"]["sizeLimit"]
 
 
+SIZES = {"Mi": 2**20, "Gi": 2**30}
+
+
+def size(text: str) -> int:
+    """Bytes of a quantity."""
+    return int(text[:-2]) * SIZES[text[-2:]]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_uploads_to_the_page_have_room(built: Callable[[str], Objects], name: str) -> None:
+    """Streamlit spools them to /tmp; a pod that passes its limits there is evicted."""
+    image = (DEPLOY / "docker/streamlit-fe.Dockerfile").read_text()
+    (largest,) = re.findall(r"STREAMLIT_SERVER_MAX_UPLOAD_SIZE=(\d+)", image)
+    pod = pods(built(name))["streamlit-fe"]
+    (volume,) = [v["emptyDir"] for v in pod["volumes"] if v["name"] == "tmp"]
+    assert "medium" not in volume
+    # Two people with the largest file that there may be.
+    assert size(volume["sizeLimit"]) >= 2 * int(largest) * 2**20
+    (container,) = pod["containers"]
+    assert size(container["resources"]["limits"]["ephemeral-storage"]) > size(volume["sizeLimit"])
+    # Asked for, so that it is not the first to go from a full node.
+    assert size(container["resources"]["requests"]["ephemeral-storage"]) > 0
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_replicas_of_a_tier_are_spread_over_zones(built: Callable[[str], Objects], name: str) -> None:
     for tier, pod in pods(built(name)).items():
@@ -213,6 +247,45 @@ def test_workers_are_the_backends_image_with_another_command(
 
 
 @pytest.mark.parametrize("name", WHOLE)
+def test_who_is_sent_requests_ends_only_when_nobody_sends_them_any_more(
+    built: Callable[[str], Objects], name: str
+) -> None:
+    """Balancers notice late that a pod ends; what it has taken until then is answered."""
+    for tier in ("fastapi-be", "streamlit-fe", "triton-is"):
+        pod = pods(built(name))[tier]
+        (container,) = pod["containers"]
+        command, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+        assert command == "sleep"
+        assert float(seconds) >= (5 if tier == "triton-is" else 15)
+        left = pod["terminationGracePeriodSeconds"] - float(seconds)
+        if tier != "fastapi-be":
+            assert left >= 30
+            continue
+        given = settings_of(built(name)) | {v["name"]: v["value"] for v in container["env"]}
+        # An upload that stalls is dropped after a minute; one that goes on has as long.
+        uploads = float(given["QSM_SHUTDOWN_S"])
+        assert uploads >= Settings().upload_stall_s
+        assert uploads + Settings().worker_grace_s + 10 <= left
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_who_computes_has_the_memory_that_a_usual_scan_is_given(
+    built: Callable[[str], Objects], name: str
+) -> None:
+    """Otherwise nodes are overcommitted by usual scans, or a worker takes none."""
+    voxels, echoes = math.prod(SAMPLE_SHAPE), 4
+    job = SimpleNamespace(summary={"voxels": voxels, "echoes": echoes})
+    needed = needed_mb(cast(Job, job))
+    (container,) = pods(built(name))["worker" if name in CLOUDS else "fastapi-be"]["containers"]
+    given = {
+        kind: int(container["resources"][kind]["memory"].removesuffix("Gi")) << 10
+        for kind in ("requests", "limits")
+    }
+    assert given["requests"] >= needed + ITSELF_MB
+    assert given["limits"] * 3 / 4 >= needed
+
+
+@pytest.mark.parametrize("name", WHOLE)
 def test_nobody_comes_in_without_a_key(built: Callable[[str], Objects], name: str) -> None:
     settings = settings_of(built(name))
     fields = {key.removeprefix("QSM_").lower(): value for key, value in settings.items()}
@@ -232,7 +305,11 @@ def test_the_database_is_migrated_once_for_each_version_and_by_nobody_else(
     assert job["metadata"]["name"] == f"migrate-{__version__}"
     assert migration["command"] == ["qsm-ai", "migrate"]
     assert migration["image"] == gateway["image"]
-    assert migration["envFrom"] == gateway["envFrom"]
+    # The secrets of the gateway, and nothing of its ConfigMap.
+    assert migration["envFrom"] == [source for source in gateway["envFrom"] if "secretRef" in source]
+    assert len(migration["envFrom"]) == 1
+    given = {item["name"].removeprefix("QSM_").lower(): item["value"] for item in migration["env"]}
+    assert Settings(**given, host="0.0.0.0").access == ["keys"]  # noqa: S104 - it refuses to be open
     assert job["spec"]["template"]["spec"]["restartPolicy"] == "OnFailure"
     settings = settings_of(built(name))
     assert settings["QSM_MIGRATE"] == "false"
@@ -244,6 +321,35 @@ def test_the_database_is_migrated_once_for_each_version_and_by_nobody_else(
         for rule in policy["spec"].get("egress", [])
     ]
     assert [port["port"] for rule in egress for port in rule["ports"]] == [5432]
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_a_setting_can_be_changed_without_a_change_to_the_job(
+    built: Callable[[str], Objects], kustomize: Callable[[Path], Objects], tmp_path: Path, name: str
+) -> None:
+    """The cluster refuses any change to a Job's template."""
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(KUBERNETES / "overlays" / name, tmp_path)],
+        "configMapGenerator": [
+            {
+                "name": "backend",
+                "namespace": "qsm-ai",
+                "behavior": "merge",
+                "literals": ["QSM_RETENTION_HOURS=1"],
+            }
+        ],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    changed = kustomize(tmp_path)
+    assert settings_of(changed)["QSM_RETENTION_HOURS"] == "1"
+    assert pods(changed)["worker"] != pods(built(name))["worker"]
+    assert of_kind(changed, "Job") == of_kind(built(name), "Job")
+    # Another image does change it, so it goes by itself soon after its end.
+    (job,) = of_kind(changed, "Job").values()
+    assert 0 < job["spec"]["ttlSecondsAfterFinished"] <= 3600
+    assert "delete job" in (KUBERNETES / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["eks", "eks-triton", "gke", "gke-triton"])
@@ -298,6 +404,63 @@ def test_every_way_out_is_to_somebody_named_or_by_tls(built: Callable[[str], Obj
                     assert tier_of(policy["spec"]["podSelector"])
 
 
+def ways_out(objects: Objects, tier: str) -> set[tuple[str, int]]:
+    """Addresses and ports to which the pods of a tier may go."""
+    return {
+        (peer["ipBlock"]["cidr"], port["port"])
+        for policy in of_kind(objects, "NetworkPolicy").values()
+        if tier in tier_of(policy["spec"]["podSelector"])
+        for rule in policy["spec"].get("egress", [])
+        for peer in rule["to"]
+        if "ipBlock" in peer
+        for port in rule["ports"]
+    }
+
+
+def test_on_gke_gateways_and_workers_and_nobody_else_reach_who_gives_them_their_identity(
+    built: Callable[[str], Objects],
+) -> None:
+    # With Dataplane V2, and without:
+    # https://cloud.google.com/kubernetes-engine/docs/how-to/workload-identity
+    servers = {("169.254.169.254/32", 80), ("169.254.169.252/32", 988)}
+    accounts = of_kind(built("gke"), "ServiceAccount")
+    for tier, pod in pods(built("gke")).items():
+        needs = "iam.gke.io/gcp-service-account" in accounts[pod["serviceAccountName"]]["metadata"].get(
+            "annotations", {}
+        )
+        assert needs == (tier in BACKENDS)
+        reached = {way for way in ways_out(built("gke"), tier) if way[0].startswith("169.254.")}
+        assert servers <= reached if needs else reached == set()
+
+
+@pytest.mark.parametrize("name", ["eks", "local-cpu"])
+def test_elsewhere_nobody_reaches_the_nodes_identity(built: Callable[[str], Objects], name: str) -> None:
+    for tier in pods(built(name)):
+        assert not any(address.startswith("169.254.") for address, _ in ways_out(built(name), tier))
+
+
+def test_terraform_lets_the_pods_of_gke_have_the_backends_identity(built: Callable[[str], Objects]) -> None:
+    terraform = (DEPLOY / "terraform/gcp/main.tf").read_text()
+    binding = re.search(
+        r'^resource "google_service_account_iam_member" "workload_identity" {(.*?)^}',
+        terraform,
+        re.MULTILINE | re.DOTALL,
+    )
+    assert binding
+    assert "roles/iam.workloadIdentityUser" in binding[1]
+    bound = set()
+    for name, account in of_kind(built("gke"), "ServiceAccount").items():
+        identity = account["metadata"].get("annotations", {}).get("iam.gke.io/gcp-service-account")
+        if identity is not None:
+            bound.add(name)
+            # What Terraform calls it in an installation with the usual name.
+            assert identity == "qsm-production-backend@PROJECT.iam.gserviceaccount.com"
+    (members,) = re.findall(r"for_each = toset\(\[(.*?)\]\)", binding[1])
+    assert set(re.findall(r'"([\w-]+)"', members)) == bound
+    (namespace,) = of_kind(built("gke"), "Namespace")
+    assert f".svc.id.goog[{namespace}/${{each.key}}]" in binding[1]
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_triton_is_published_nowhere(built: Callable[[str], Objects], name: str) -> None:
     services = of_kind(built(name), "Service")
@@ -322,7 +485,58 @@ def test_the_door_leads_each_path_to_its_tier(built: Callable[[str], Objects], n
         leads[path["path"]] = service["name"]
         assert service["port"]["name"] in {p["name"] for p in services[service["name"]]["spec"]["ports"]}
     backend = "fastapi-be"
-    assert leads == {"/api": backend, "/healthz": backend, "/readyz": backend, "/": "streamlit-fe"}
+    assert leads.pop("/") == "streamlit-fe"
+    assert leads == dict.fromkeys(["/api", *AT_THE_BACKEND], backend)
+
+
+AT_THE_BACKEND = {"/docs", "/redoc", "/openapi.json", "/healthz", "/readyz"}
+
+
+def test_every_door_leads_the_same_paths_to_the_backend() -> None:
+    proxy = (DEPLOY / "proxy/nginx.conf").read_text()
+    (group,) = re.findall(r"location ~ \^/\(\?:(docs[^)]*)\)\$ {", proxy)
+    single = re.findall(r"location = (/\w+) {\n\s*proxy_pass \$backend", proxy)
+    assert {"/" + path.replace("\\", "") for path in group.split("|")} | set(single) == AT_THE_BACKEND
+    balancer = (DEPLOY / "terraform/aws/modules/services/load_balancer.tf").read_text()
+    rules = re.findall(r'^resource "aws_lb_listener_rule" "\w+" {(.*?)^}', balancer, re.MULTILINE | re.DOTALL)
+    led: set[str] = set()
+    for rule in rules:
+        (values,) = re.findall(r"values = \[(.*)\]", rule)
+        paths = re.findall(r'"([^"]+)"', values)
+        # More are refused.
+        assert len(paths) <= 5
+        led |= set(paths) if 'tier["backend"]' in rule else set()
+    assert led == {"/api/*"} | AT_THE_BACKEND
+    google = (DEPLOY / "terraform/gcp/modules/services/main.tf").read_text()
+    (values,) = re.findall(r"paths   = \[(.*)\]", google)
+    assert set(re.findall(r'"([^"]+)"', values)) == {"/api/*"} | AT_THE_BACKEND
+
+
+def test_the_door_of_eks_waits_as_long_as_a_request_may(built: Callable[[str], Objects]) -> None:
+    (ingress,) = of_kind(built("eks"), "Ingress").values()
+    attributes = ingress["metadata"]["annotations"]["alb.ingress.kubernetes.io/load-balancer-attributes"]
+    (seconds,) = re.findall(r"idle_timeout\.timeout_seconds=(\d+)", attributes)
+    assert int(seconds) > Settings().max_wait_s
+    # The same in front of Fargate, where `terraform test` knows nothing of the settings.
+    balancer = (DEPLOY / "terraform/aws/modules/services/load_balancer.tf").read_text()
+    assert f"idle_timeout = {seconds}" in balancer
+
+
+def test_whoever_follows_the_page_reaches_eks(built: Callable[[str], Objects]) -> None:
+    page = (KUBERNETES / "README.md").read_text()
+    (ingress,) = of_kind(built("eks"), "Ingress").values()
+    assert ingress["spec"]["ingressClassName"] == "alb"
+    assert "AWS Load Balancer Controller" in page
+    # Every address and identity that is an example is named.
+    door = of_kind(built("eks"), "NetworkPolicy")["load-balancer"]
+    (peer,) = door["spec"]["ingress"][0]["from"]
+    assert f"`{peer['ipBlock']['cidr']}`" in page
+    assert f"`{ingress['metadata']['annotations']['alb.ingress.kubernetes.io/inbound-cidrs']}`" in page
+    assert "`eks.amazonaws.com/role-arn`" in page
+    # By these tags the controller finds where its balancers may stand.
+    network = (DEPLOY / "terraform/aws/modules/network/main.tf").read_text()
+    assert '"kubernetes.io/role/elb"' in network
+    assert '"kubernetes.io/role/internal-elb"' in network
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -397,6 +611,7 @@ def test_gpu_and_workers_may_rest_where_that_is_wanted(
     overlay = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
+        "namespace": "qsm-ai",
         "resources": [str(Path(os.path.relpath(KUBERNETES / "overlays" / name, tmp_path)))],
         "components": [os.path.relpath(KUBERNETES / "components/scale-to-zero", tmp_path)],
     }
@@ -409,7 +624,16 @@ def test_gpu_and_workers_may_rest_where_that_is_wanted(
     (container,) = pods(objects)["triton-is"]["containers"]
     startup = container["startupProbe"]
     settings = settings_of(objects)
-    assert float(settings["QSM_TRITON_PATIENCE_S"]) > startup["periodSeconds"] * startup["failureThreshold"]
+    starting = startup["periodSeconds"] * startup["failureThreshold"]
+    patience = float(settings["QSM_TRITON_PATIENCE_S"])
+    assert patience > starting
+    # Nobody is told before that time is over, and somebody before the jobs fail.
+    added = of_kind(objects, "PrometheusRule")["qsm-ai-scale-to-zero"]
+    assert added["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+    assert added["metadata"]["namespace"] == "qsm-ai"
+    (rule,) = added["spec"]["groups"][0]["rules"]
+    assert rule["record"] == "qsm:threshold:start_seconds"
+    assert starting < float(rule["expr"].removeprefix("vector(").removesuffix(")")) < patience - 120
 
 
 @pytest.mark.parametrize("name", CLOUDS)
@@ -502,3 +726,76 @@ def test_terraform_and_the_cluster_mean_the_same_port_and_label(built: Callable[
     assert f"default     = {service['spec']['ports'][0]['nodePort']}" in terraform
     for label, value in pods(built("eks-triton"))["triton-is"]["nodeSelector"].items():
         assert f'"{label}" = "{value}"' in terraform
+
+
+def logs(objects: Objects) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pod that ships logs, and its container."""
+    (daemon,) = of_kind(objects, "DaemonSet").values()
+    pod: dict[str, Any] = daemon["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    return pod, container
+
+
+def test_logs_are_shipped_from_every_node_by_somebody_apart(built: Callable[[str], Objects]) -> None:
+    objects = built("logs")
+    (namespace,) = of_kind(objects, "Namespace")
+    # A volume of the host's is refused where the tiers live.
+    assert namespace != "qsm-ai"
+    assert {o["metadata"]["namespace"] for o in objects if o["kind"] != "Namespace"} == {namespace}
+    pod, container = logs(objects)
+    taint = {"key": "nvidia.com/gpu", "effect": "NoSchedule"}
+    assert any(t.get("key", taint["key"]) == taint["key"] for t in pod["tolerations"])
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+    assert pod["automountServiceAccountToken"] is False
+    context = container["securityContext"]
+    assert context["readOnlyRootFilesystem"] is True
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"], "add": ["DAC_READ_SEARCH"]}
+    assert "memory" in container["resources"]["limits"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    hosts = {v["name"]: v["hostPath"]["path"] for v in pod["volumes"] if "hostPath" in v}
+    assert hosts == {"logs": "/var/log", "state": "/var/lib/qsm-ai-fluent-bit"}
+    assert mounts["logs"]["readOnly"] is True
+    # Nobody reaches it, and it reaches names, who gives it its identity, and whoever speaks TLS.
+    (policy,) = of_kind(objects, "NetworkPolicy").values()
+    assert policy["spec"]["podSelector"] == {}
+    assert "ingress" not in policy["spec"]
+    assert set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+    ports = [[port["port"] for port in rule["ports"]] for rule in policy["spec"]["egress"]]
+    assert ports == [[53, 53], [80], [443]]
+
+
+def test_logs_are_read_and_shipped_by_the_files_of_compose(built: Callable[[str], Objects]) -> None:
+    made = runpy.run_path(str(DEPLOY / "monitoring/kubernetes_rules.py"))["logs"]()
+    assert {path: path.read_text(encoding="utf-8") for path in made} == made, "run make docs"
+    objects = built("logs")
+    pod, container = logs(objects)
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["fluent-bit"]
+    assert container["image"] == compose["image"]
+    maps = of_kind(objects, "ConfigMap")
+    (files,) = (maps[v["configMap"]["name"]]["data"] for v in pod["volumes"] if "configMap" in v)
+    (settings,) = (maps[source["configMapRef"]["name"]]["data"] for source in container["envFrom"])
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    program = container["command"][-1]
+    assert program.rpartition("/")[0] == mounts["files"]
+    text = files[program.rpartition("/")[2]]
+    configured = yaml.safe_load(text)
+    named = {configured["service"]["parsers_file"]}
+    named |= {item["script"] for item in configured["pipeline"]["filters"] if "script" in item}
+    assert named <= set(files)
+    # It is told everything that it asks for, and of our pods alone.
+    given = {variable["name"]: variable["value"] for variable in container["env"]} | settings
+    assert set(re.findall(r"\$\{(\w+)\}", text)) == set(given)
+    assert given["QSM_LOG_PATH"] == "/var/log/containers/*_qsm-ai_*.log"
+    assert given["QSM_LOG_STATE"] == mounts["state"]
+
+
+def test_terraform_makes_the_group_and_lets_the_shipper_write(built: Callable[[str], Objects]) -> None:
+    terraform = (DEPLOY / "terraform/aws/modules/triton/logs.tf").read_text()
+    (settings,) = (o["data"] for n, o in of_kind(built("logs"), "ConfigMap").items() if "settings" in n)
+    # The name of an installation with the usual settings.
+    assert settings["QSM_LOG_GROUP"].replace("qsm-production", "${var.name}") in terraform
+    pod, _ = logs(built("logs"))
+    (namespace,) = of_kind(built("logs"), "Namespace")
+    assert f'namespace       = "{namespace}"' in terraform
+    assert f'service_account = "{pod["serviceAccountName"]}"' in terraform

@@ -30,6 +30,10 @@ BEYOND = {
     "modules/storage": {
         "aws_s3_bucket_logging.scans": "count = 0",  # S3: fails at a policy for everybody, as the TLS rule is
     },
+    "modules/database": {
+        # Secrets Manager: what has no function of one's own cannot be cancelled
+        "aws_secretsmanager_secret_rotation.password": "count = 0",
+    },
     "modules/observability": {
         "aws_budgets_budget.month": "count = 0",  # budgets: tags cannot be asked for
     },
@@ -41,6 +45,7 @@ BEYOND = {
         "aws_eks_addon.network": "count = 0",  # EKS: no add-ons
         "aws_eks_addon.other": "for_each = toset([])",
         "aws_eks_pod_identity_association.autoscaler": "count = 0",
+        "aws_eks_pod_identity_association.logs": "count = 0",
         "aws_vpc_security_group_egress_rule.nodes": "count = 0",  # EKS: a cluster has no security group
         "aws_vpc_security_group_ingress_rule.nodes": "count = 0",
         "aws_autoscaling_attachment.gpu": "count = 0",  # EKS: a node group's scaling group is only a name

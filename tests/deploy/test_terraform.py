@@ -1,5 +1,7 @@
 """Terraform: formatted, valid, and planned by the real provider without an account."""
 
+import json
+import math
 import os
 import re
 import runpy
@@ -94,6 +96,40 @@ def test_costs_are_worked_out_from_the_prices_that_are_stated(cloud: str) -> Non
     costs = runpy.run_path(str(CLOUDS / "costs.py"))
     assert (CLOUDS / cloud / "README.md").read_text() == costs["page"](cloud), "run deploy/terraform/costs.py"
     assert "**assumed**" in costs["page"](cloud)
+
+
+def test_google_signs_addresses_of_the_bucket_in_the_backends_name_alone() -> None:
+    """Without a key file, IAM signs; uploads straight to the bucket need it."""
+    services = re.search(r"google_project_service.*?toset\(\[(.*?)\]\)", read("gcp/main.tf"), re.DOTALL)
+    assert services
+    assert '"iamcredentials"' in services[1]
+    signers = [
+        body
+        for file in FILES
+        if "gcp" in file.parts
+        for body in re.findall(r'^resource "google_\w+" "\w+" {\n(.*?)^}', file.read_text(), re.M | re.S)
+        if "serviceAccountTokenCreator" in body
+    ]
+    (signer,) = signers
+    account = 'google_service_account.tier["backend"]'
+    assert f"service_account_id = {account}.name" in signer
+    assert f'"serviceAccount:${{{account}.email}}"' in signer
+
+
+def read(path: str) -> str:
+    return (CLOUDS / path).read_text()
+
+
+@pytest.mark.parametrize("cloud", ["aws", "gcp"])
+def test_seconds_of_a_scan_are_those_of_the_pipeline_as_it_is(cloud: str) -> None:
+    costs = runpy.run_path(str(CLOUDS / "costs.py"))
+    timing = json.loads((ROOT / "benchmarks/results/speed.json").read_text())["timing"]
+    stages = sum(stage["seconds"] for stage in timing["stages"] if stage["stage"] != "network")
+    larger = math.prod(costs["SAMPLE"]) / math.prod(timing["shape"][1:])
+    # No GPU takes off a stage without a network; none takes off more than all of it.
+    assert stages * larger < costs["WORKER_S"] < timing["seconds"] * larger
+    assert timing["shape"][0] == 4
+    assert f"| {costs['WORKER_S']:.0f} s each |" in (CLOUDS / cloud / "README.md").read_text()
 
 
 @pytest.mark.parametrize("cloud", ["aws", "gcp"])

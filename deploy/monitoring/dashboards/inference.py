@@ -90,7 +90,8 @@ def triton() -> builders.Dashboard:
                 [
                     (quantile(0.5, "qsm_triton_request_duration_seconds"), "P50"),
                     (quantile(0.95, "qsm_triton_request_duration_seconds"), "P95"),
-                    (quantile(0.99, "qsm_triton_request_duration_seconds"), "P99"),
+                    ("qsm:triton_request_duration_seconds:p99", "P99"),
+                    ("qsm:threshold:inference_p99_seconds", "limit of P99"),
                 ],
                 SECONDS,
                 "Until Triton answered for one patch, the way included.",

@@ -7,6 +7,7 @@ from panels import COUNT, RATIO, SECONDS, board, curves, number
 
 BURN = "1 uses the month's budget up in a month; 14.4 (1h and 5m) or 6 (6h and 30m) is a page."
 OVER = "qsm:job_end_to_end_seconds:p99 / on () qsm:threshold:job_p99_seconds"
+NETWORK_OVER = "qsm:triton_request_duration_seconds:p99 / on () qsm:threshold:inference_p99_seconds"
 LEFT = "1 - qsm:errors:ratio_rate3d / on () group_left () qsm:threshold:error_budget"
 
 
@@ -39,6 +40,15 @@ def levels() -> builders.Dashboard:
         .with_panel(
             number(
                 "P99 to the map over its limit", OVER, RATIO, "Above 100 % the promise is broken.", limit=1
+            )
+        )
+        .with_panel(
+            number(
+                "P99 of a patch over its limit",
+                NETWORK_OVER,
+                RATIO,
+                "Until Triton answered; above 100 % the promise is broken.",
+                limit=1,
             )
         )
         .with_panel(number("Error budget", "max(qsm:threshold:error_budget)", RATIO, "May fail."))

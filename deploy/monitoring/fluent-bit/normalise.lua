@@ -1,9 +1,31 @@
 -- Gives every line the fields of our own tiers: time, level, tier, event.
 -- Ours come parsed. Triton writes `2026-11-23T05:32:00Z I 8625 server.cc:674] "text"`, and tables and notes besides.
--- Under test in tests/observe/test_fluent_bit.py, with the Lua that Fluent Bit has.
+-- Under test in tests/observe/test_fluent_bit.py and tests/deploy/test_logs.py, with the Lua that Fluent Bit has.
 
 local LEVELS = {V = "debug", I = "info", W = "warning", E = "error", F = "critical"}
 local TRITON = "^(%d%d%d%d%-%d%d%-%d%dT[%d:%.]+Z) ([VIWEF]) (%d+) ([%w_%.%-]+:%d+)%]%s*(.-)%s*$"
+
+-- Keeps the lines of one project's containers, where Docker says whose a line is (`labels` in compose.yaml), and says which
+-- container it was. In a cluster the path has chosen already, and the file's name says pod and container.
+function ours(tag, timestamp, record)
+  local project = os.getenv("QSM_LOG_PROJECT")
+  if project and project ~= "" then
+    local labels = record["attrs"]
+    if type(labels) ~= "table" or labels["com.docker.compose.project"] ~= project then
+      return -1, timestamp, record
+    end
+    record["container"] = labels["com.docker.compose.service"]
+    record["attrs"] = nil
+    return 2, timestamp, record
+  end
+  local pod, container = tag:match("containers%.([^_]+)_[^_]+_(.+)%-%x+%.log$")
+  if not pod then
+    return 0, timestamp, record
+  end
+  record["pod"] = pod
+  record["container"] = container
+  return 2, timestamp, record
+end
 
 function normalise(tag, timestamp, record)
   local line = record["log"]

@@ -4,7 +4,7 @@ output "address" {
 }
 
 output "cluster_name" {
-  description = "For `aws eks update-kubeconfig --name`, before deploy/kubernetes/overlays/eks is applied."
+  description = "For `aws eks update-kubeconfig --name`, before deploy/kubernetes/overlays/eks-triton is applied."
   value       = module.triton.cluster_name
 }
 
@@ -19,6 +19,6 @@ output "bucket" {
 }
 
 output "log_groups" {
-  description = "CloudWatch log groups of the tiers."
-  value       = module.services.log_groups
+  description = "CloudWatch log groups of the tiers, and of the cluster's pods."
+  value       = merge(module.services.log_groups, { pods = module.triton.log_group })
 }

@@ -106,7 +106,7 @@ variable "worker" {
 }
 
 variable "oidc" {
-  description = "Who signs people in, beside API keys: issuer and audience; the role or the e-mail domains that are let in."
+  description = "Whose tokens let programs in, beside API keys: issuer and audience; the role or the e-mail domains let in."
   type = object({
     issuer        = string
     audience      = string

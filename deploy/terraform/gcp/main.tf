@@ -7,8 +7,8 @@ locals {
 
 resource "google_project_service" "this" {
   for_each = toset([
-    "billingbudgets", "compute", "container", "iam", "logging", "monitoring", "run", "secretmanager",
-    "servicenetworking", "sqladmin", "storage",
+    "billingbudgets", "compute", "container", "iam", "iamcredentials", "logging", "monitoring", "run",
+    "secretmanager", "servicenetworking", "sqladmin", "storage",
   ])
 
   service            = "${each.key}.googleapis.com"
@@ -80,6 +80,18 @@ module "services" {
   rate_limit_storage_secret = var.rate_limit_storage_secret
 
   depends_on = [google_project_service.this]
+}
+
+# With overlays/gke, gateways and workers in the cluster have the backend's identity. The pool of identities is made with the
+# cluster.
+resource "google_service_account_iam_member" "workload_identity" {
+  for_each = toset(["fastapi-be", "worker"])
+
+  service_account_id = module.services.backend_service_account_name
+  role               = "roles/iam.workloadIdentityUser"
+  member             = "serviceAccount:${var.project}.svc.id.goog[qsm-ai/${each.key}]"
+
+  depends_on = [module.triton]
 }
 
 resource "google_monitoring_notification_channel" "email" {

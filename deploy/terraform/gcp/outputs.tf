@@ -13,6 +13,11 @@ output "triton_ip" {
   value       = module.triton.address
 }
 
+output "backend_service_account" {
+  description = "Identity of the backend, for the annotations in deploy/kubernetes/overlays/gke."
+  value       = module.services.backend_service_account
+}
+
 output "bucket" {
   description = "Bucket of uploads and results."
   value       = module.storage.bucket

@@ -5,11 +5,9 @@ Windows and waiting times are of seconds instead of minutes; everything else is 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
-import shutil
 import ssl
 import subprocess
 import sys
@@ -26,6 +24,7 @@ import httpx
 import pytest
 import yaml
 from aiosmtpd.controller import Controller
+from known_network import write_known_repository
 
 from qsm_ai.inference.ports import any_free
 from qsm_ai.inference.server import TritonServer
@@ -246,7 +245,7 @@ def watched(
         until(lambda: answers(f"{stack.backend}/readyz"), lambda: stack.log("backend"))
         stack.job()
         stack.usual = stack.job()
-        # As the GPU's 3 s are to a GPU: well above what is usual here, and an end of a bucket.
+        # As the limits are where they belong: well above what is usual here, and an end of a bucket.
         stack.limit = next(float(end) for end in DURATIONS if end > 4 * stack.usual)
         page = any_free()
         certificate = _certificate(openssl, folder)
@@ -259,15 +258,7 @@ def watched(
 
 def _repository(folder: Path) -> Path:
     """The model repository with known arithmetic for a network, and a brake."""
-    spec = importlib.util.spec_from_file_location("known", ROOT / "tests/inference/conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    known = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(known)
-    target = folder / "repository"
-    ignored = shutil.ignore_patterns("*.onnx", "__pycache__")
-    shutil.copytree(ROOT / "model_repository/qsm_vit", target / "qsm_vit", ignore=ignored)
-    known.write_known_network(target / "qsm_vit/1/model.onnx")
+    target = write_known_repository(folder / "repository")
     model = target / "qsm_vit/1/model.py"
     model.write_text(model.read_text() + BRAKE.format(brake=str(folder / "brake")))
     return target
@@ -329,8 +320,11 @@ def _watch(
     for file in (MONITORING / "prometheus/rules").glob("*.yml"):
         (folder / "rules" / file.name).write_text(shortened(file.read_text()))
     limits = (MONITORING / "prometheus/thresholds/gpu.yml").read_text()
-    assert "expr: vector(3)\n" in limits
-    (folder / "thresholds.yml").write_text(limits.replace("vector(3)", f"vector({stack.limit:g})", 1))
+    for what in ("inference", "job"):
+        shipped = rf"(?<=record: qsm:threshold:{what}_p99_seconds\n        expr: )vector\(\d+\)"
+        limits, found = re.subn(shipped, f"vector({stack.limit:g})", limits)
+        assert found == 1
+    (folder / "thresholds.yml").write_text(limits)
     (folder / "prometheus.yml").write_text(json.dumps(_scraping(stack, manager, probe, page)))
     (folder / "alertmanager.yml").write_text(_routes(stack))
     held.enter_context(

@@ -102,7 +102,7 @@ run "the_whole_service_can_be_planned" {
   command = plan
 
   assert {
-    condition     = output.cluster_name == "qsm-test" && output.log_groups["backend"] == "/qsm-test/backend"
+    condition     = output.cluster_name == "qsm-test" && output.log_groups["backend"] == "/qsm-test/backend" && output.log_groups["pods"] == "/qsm-test/pods"
     error_message = "Names do not follow the environment's."
   }
 }
@@ -125,6 +125,14 @@ run "the_network_gives_no_machine_a_public_address" {
   assert {
     condition     = alltrue([for subnet in aws_subnet.public : !subnet.map_public_ip_on_launch])
     error_message = "A public subnet hands out public addresses."
+  }
+
+  assert {
+    condition = (
+      alltrue([for subnet in aws_subnet.public : subnet.tags["kubernetes.io/role/elb"] == "1"]) &&
+      alltrue([for subnet in aws_subnet.private : subnet.tags["kubernetes.io/role/internal-elb"] == "1"])
+    )
+    error_message = "The load balancer controller does not find its subnets."
   }
 
   assert {
@@ -214,6 +222,16 @@ run "triton_is_inside_and_its_nodes_are_tainted" {
   }
 
   assert {
+    condition     = toset(data.aws_iam_policy_document.logs.statement[0].actions) == toset(["logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams"])
+    error_message = "Who ships logs may do more than add lines."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_log_group.pods.retention_in_days == 30 && aws_eks_pod_identity_association.logs.namespace == "qsm-ai-logs"
+    error_message = "Logs of pods stay for ever, or nobody may ship them."
+  }
+
+  assert {
     condition     = aws_lb.this.internal
     error_message = "Triton is reachable from outside."
   }
@@ -286,6 +304,11 @@ run "the_door_is_tls_and_leads_each_path_to_its_tier" {
   }
 
   assert {
+    condition     = toset(one(aws_lb_listener_rule.documentation.condition).path_pattern[0].values) == toset(["/docs", "/redoc", "/openapi.json"])
+    error_message = "The API's documentation does not lead to the backend."
+  }
+
+  assert {
     condition     = aws_lb_listener_rule.hidden.priority < aws_lb_listener_rule.api.priority && contains(one(aws_lb_listener_rule.hidden.condition).path_pattern[0].values, "/metrics")
     error_message = "Metrics are shown to the world."
   }
@@ -296,8 +319,8 @@ run "the_door_is_tls_and_leads_each_path_to_its_tier" {
   }
 
   assert {
-    condition     = aws_lb.this.idle_timeout > 60 && aws_lb_target_group.tier["frontend"].stickiness[0].enabled
-    error_message = "Event streams would be cut, or sessions lost."
+    condition     = aws_lb.this.idle_timeout > 300 && aws_lb_target_group.tier["frontend"].stickiness[0].enabled
+    error_message = "Requests that wait for their result would be cut, or sessions lost."
   }
 
   assert {

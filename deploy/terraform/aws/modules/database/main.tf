@@ -59,6 +59,8 @@ resource "aws_db_instance" "this" {
   db_name        = "qsm"
   username       = "qsm"
 
+  # ECS hands the password to a task when it starts, so it is turned over when the tasks are made anew, too: by the
+  # schedules of the module `services`.
   manage_master_user_password   = true
   master_user_secret_kms_key_id = aws_kms_key.this.key_id
 
@@ -84,4 +86,15 @@ resource "aws_db_instance" "this" {
   deletion_protection       = var.deletion_protection
   skip_final_snapshot       = !var.deletion_protection
   final_snapshot_identifier = var.deletion_protection ? "${var.name}-final" : null
+}
+
+# By itself RDS would turn the password over every seven days, at a time that nobody knows: what runs then can make no new
+# connection. This counts from the last time, so it comes to pass only where the schedules have not run for a year.
+resource "aws_secretsmanager_secret_rotation" "password" {
+  secret_id          = aws_db_instance.this.master_user_secret[0].secret_arn
+  rotate_immediately = false
+
+  rotation_rules {
+    automatically_after_days = 365
+  }
 }

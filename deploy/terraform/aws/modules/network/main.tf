@@ -29,7 +29,11 @@ resource "aws_subnet" "public" {
   cidr_block              = cidrsubnet(var.cidr, 4, count.index)
   map_public_ip_on_launch = false
 
-  tags = { Name = "${var.name}-public-${var.zones[count.index]}" }
+  # By the second tag the AWS Load Balancer Controller of overlays/eks finds where its balancers may stand.
+  tags = {
+    Name                     = "${var.name}-public-${var.zones[count.index]}"
+    "kubernetes.io/role/elb" = "1"
+  }
 }
 
 resource "aws_subnet" "private" {
@@ -39,7 +43,10 @@ resource "aws_subnet" "private" {
   availability_zone = var.zones[count.index]
   cidr_block        = cidrsubnet(var.cidr, 4, count.index + 8)
 
-  tags = { Name = "${var.name}-private-${var.zones[count.index]}" }
+  tags = {
+    Name                              = "${var.name}-private-${var.zones[count.index]}"
+    "kubernetes.io/role/internal-elb" = "1"
+  }
 }
 
 resource "aws_eip" "nat" {

@@ -1,4 +1,4 @@
-# One door: /api/*, /healthz and /readyz to the backend, everything else to the frontend.
+# One door: /api/*, its documentation, /healthz and /readyz to the backend, everything else to the frontend.
 
 resource "aws_security_group" "load_balancer" {
   name_prefix = "${var.name}-door-"
@@ -42,8 +42,8 @@ resource "aws_lb" "this" {
 
   drop_invalid_header_fields = true
   enable_deletion_protection = false
-  # Longer than the 15 s between two heartbeats of an event stream, and than an upload may stall.
-  idle_timeout = 120
+  # Longer than a request may wait for its result (300 s), while no byte flows.
+  idle_timeout = 330
 
   access_logs {
     bucket  = var.log_bucket
@@ -121,6 +121,23 @@ resource "aws_lb_listener_rule" "api" {
   condition {
     path_pattern {
       values = ["/api/*", "/healthz", "/readyz"]
+    }
+  }
+}
+
+# A condition takes five values, so the API's documentation has a rule of its own.
+resource "aws_lb_listener_rule" "documentation" {
+  listener_arn = aws_lb_listener.secure.arn
+  priority     = 20
+
+  action {
+    type             = "forward"
+    target_group_arn = aws_lb_target_group.tier["backend"].arn
+  }
+
+  condition {
+    path_pattern {
+      values = ["/docs", "/redoc", "/openapi.json"]
     }
   }
 }

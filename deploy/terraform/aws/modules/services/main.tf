@@ -34,6 +34,8 @@ locals {
       environment = merge(local.data, local.access, {
         QSM_WORKERS      = "0"
         QSM_CORS_ORIGINS = "https://${var.domain}"
+        # Uploads have this long to end, less than stopTimeout.
+        QSM_SHUTDOWN_S = "60"
       })
       entry   = null
       command = null

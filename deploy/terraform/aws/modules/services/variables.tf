@@ -73,7 +73,7 @@ variable "worker" {
 }
 
 variable "oidc" {
-  description = "Who signs people in, beside API keys; null for nobody."
+  description = "Whose tokens let programs in, beside API keys; null for nobody's."
   type = object({
     issuer        = string
     audience      = string

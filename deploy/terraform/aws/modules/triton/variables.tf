@@ -46,7 +46,7 @@ variable "gpu" {
 }
 
 variable "grpc_node_port" {
-  description = "Port of every node that leads to Triton's gRPC; deploy/kubernetes/overlays/eks names the same."
+  description = "Port of every node that leads to Triton's gRPC; deploy/kubernetes/overlays/eks-triton names the same."
   type        = number
   default     = 30801
 }

@@ -68,6 +68,14 @@ resource "google_service_account" "tier" {
   display_name = "${var.name}: ${each.key}"
 }
 
+# Addresses at which clients send scans straight to the bucket are signed by IAM in the backend's name, since it holds no
+# key. Of no other account may it do so.
+resource "google_service_account_iam_member" "sign" {
+  service_account_id = google_service_account.tier["backend"].name
+  role               = "roles/iam.serviceAccountTokenCreator"
+  member             = "serviceAccount:${google_service_account.tier["backend"].email}"
+}
+
 resource "google_secret_manager_secret_iam_member" "rate_limit_storage" {
   count = var.rate_limit_storage_secret == "" ? 0 : 1
 
@@ -316,7 +324,7 @@ resource "google_compute_backend_service" "tier" {
   }
 }
 
-# One door: /api/*, /healthz and /readyz to the backend, everything else to the frontend.
+# One door: /api/*, its documentation, /healthz and /readyz to the backend, everything else to the frontend.
 resource "google_compute_url_map" "this" {
   name            = var.name
   default_service = google_compute_backend_service.tier["frontend"].id
@@ -331,7 +339,7 @@ resource "google_compute_url_map" "this" {
     default_service = google_compute_backend_service.tier["frontend"].id
 
     path_rule {
-      paths   = ["/api/*", "/healthz", "/readyz"]
+      paths   = ["/api/*", "/docs", "/redoc", "/openapi.json", "/healthz", "/readyz"]
       service = google_compute_backend_service.tier["backend"].id
     }
   }

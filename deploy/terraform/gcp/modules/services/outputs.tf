@@ -7,3 +7,8 @@ output "backend_service_account" {
   description = "Identity of the backend."
   value       = google_service_account.tier["backend"].email
 }
+
+output "backend_service_account_name" {
+  description = "Its full name, as IAM wants it."
+  value       = google_service_account.tier["backend"].name
+}
