@@ -284,7 +284,7 @@ def test_an_interrupted_program_leaves_nothing(
         pytest.skip("these tests run in the background of a script, deaf to it, and so would what they start")
     big = np.pad(phantom.local_field, 60)
     field = _saved(tmp_path / "f.nii", big, phantom.affine)
-    mask = _saved(tmp_path / "m.nii", np.ones(big.shape, np.uint8), phantom.affine)
+    mask = _saved(tmp_path / "m.nii", np.pad(np.ones(phantom.mask.shape, np.uint8), 60), phantom.affine)
     running = subprocess.Popen(
         [PROGRAM, "reconstruct", "--local-field", field, "--mask", mask, "--method", "tv", "--output", out],
         stderr=subprocess.PIPE, text=True,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qsm_ai.storage import CHUNK, ObjectNotFoundError, Storage
+from qsm_ai.storage import CHUNK, PART, ObjectNotFoundError, Storage
 
 
 @pytest.fixture(params=["folder", "memory", "s3"])
@@ -148,3 +150,52 @@ def test_an_s3_store_can_be_looked_at_from_behind_and_is_empty_after_all(
 
     asyncio.run(scenario())
     assert s3.files(bucket) == []
+
+
+def use(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_large_objects_go_in_parts_that_amazon_takes(
+    strict_s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use(monkeypatch, strict_s3.environment)
+    storage = Storage.from_url("s3://bucket")
+    pieces = [secrets.token_bytes(1 << 16) for _ in range(2 * PART // (1 << 16) + 1)]
+    (tmp_path / "scan").write_bytes(b"".join(pieces))
+
+    async def come_in() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    async def scenario() -> None:
+        await storage.put_file("file", tmp_path / "scan")
+        await storage.put("stream", come_in())
+
+    asyncio.run(scenario())
+    assert strict_s3.objects == dict.fromkeys(("/bucket/file", "/bucket/stream"), b"".join(pieces))
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"])
+def test_an_endpoint_without_tls_needs_no_further_leave(
+    strict_s3: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As where the addresses of clients are signed: one of the two alone would be of no use."""
+    environment = dict(strict_s3.environment)
+    environment[name] = environment.pop("AWS_ENDPOINT_URL")
+    use(monkeypatch, environment)
+    asyncio.run(Storage.from_url("s3://bucket").put("small", b"x"))
+    assert strict_s3.objects == {"/bucket/small": b"x"}
+
+
+def test_variables_that_are_set_to_nothing_are_as_if_not_set(
+    strict_s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = dict.fromkeys(("AWS_ENDPOINT", "AWS_SESSION_TOKEN", "AWS_ALLOW_HTTP", "AWS_SKIP_SIGNATURE"), "")
+    use(monkeypatch, {**nothing, **strict_s3.environment})
+    asyncio.run(Storage.from_url("s3://bucket").put("small", b"x"))
+    assert strict_s3.objects == {"/bucket/small": b"x"}
+    assert os.environ["AWS_ALLOW_HTTP"] == ""

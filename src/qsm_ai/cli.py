@@ -13,7 +13,7 @@ import typer
 from qsm_ai import __version__
 from qsm_ai.arguments import SeveralValues, give_back
 from qsm_ai.optional_commands import PARTS, mount
-from qsm_ai.reconstruction.options import Background, Method, Reference, Unwrapping
+from qsm_ai.reconstruction.options import Background, Method, Options, Reference, Unwrapping
 
 if TYPE_CHECKING:
     from qsm_ai.reconstruction.network import Network
@@ -97,12 +97,14 @@ def reconstruct(
         Path | None,
         typer.Option(metavar="FILE", help="Start from a local field in ppm instead of PHASE; needs --mask."),
     ] = None,
-    method: Annotated[Method, typer.Option(help="From the local field to susceptibility.")] = "qsm-vit",
+    method: Annotated[Method, typer.Option(help="From the local field to susceptibility.")] = Options.method,
     reference: Annotated[
         Reference, typer.Option(help="What zero means: mean of the mask, fluid, or nothing.")
-    ] = "mean",
-    unwrapping: Annotated[Unwrapping, typer.Option(help="Careful or fast.")] = "path",
-    background: Annotated[Background, typer.Option(help="Removal of fields from outside the mask.")] = "pdf",
+    ] = Options.reference,
+    unwrapping: Annotated[Unwrapping, typer.Option(help="Careful or fast.")] = Options.unwrapping,
+    background: Annotated[
+        Background, typer.Option(help="Removal of fields from outside the mask.")
+    ] = Options.background,
     triton: Annotated[
         str | None,
         typer.Option(
@@ -132,7 +134,6 @@ def reconstruct(
         from qsm_ai.io.folders import open_given
         from qsm_ai.io.loading import load_scan
         from qsm_ai.io.outputs import require_writable, write_outputs
-        from qsm_ai.reconstruction.options import Options
         from qsm_ai.reconstruction.pipeline import reconstruct as run
         from qsm_ai.scan import Refusal
 
@@ -160,6 +161,7 @@ def reconstruct(
             phase_sign=phase_sign,  # type: ignore[arg-type]
             name=name or given.name,
         )
+        require_writable(output, scan.name)
         timings = {"reading": time.perf_counter() - started}
         network = None
         if options.method == "qsm-vit":

@@ -7,19 +7,25 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from qsm_ai.reconstruction import pipeline
 from qsm_ai.scan import Refusal
+
+if TYPE_CHECKING:
+    from qsm_ai.reconstruction import pipeline
 
 REFUSED = 2
 FAILED = 1
 CANCELLED = 130
+
+ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Signals that end the program as Ctrl-C does: a request, and a terminal that was closed."""
 
 DEBUG = "QSM_DEBUG"
 """Environment variable: set, unexpected errors show where they happened."""
@@ -78,37 +84,45 @@ class Terminal:
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Turn everything that can go wrong into one sentence and an exit code, never a traceback."""
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    previous = {number: signal.getsignal(number) for number in ENDINGS}
+    for number, handler in previous.items():
+        # What is ignored stays so: nohup lets a program outlive its terminal.
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         yield
     except Refusal as refusal:
         raise _exit(str(refusal), REFUSED) from None
     except KeyboardInterrupt:
         raise _exit("Cancelled; nothing was written.", CANCELLED) from None
-    except MemoryError:
-        raise _exit(
-            "There is not enough memory for this scan. Crop it to the head, or reconstruct fewer echoes.",
-            FAILED,
-        ) from None
     except typer.Exit:
         raise
     except Exception as error:
-        # Errors of the inference package carry the same two sentences; it is not imported for their sake.
-        if hasattr(error, "sentence") and hasattr(error, "mend"):
-            raise _exit(str(error), FAILED) from None
-        if os.environ.get(DEBUG):
-            traceback.print_exc(file=sys.stderr)
-        raise _exit(
-            f"Something went wrong that should not have ({type(error).__name__}). "
-            f"Set {DEBUG}=1 and run it again to see where, and report it.",
-            FAILED,
-        ) from None
+        raise _exit(in_words(error), FAILED) from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def in_words(error: Exception) -> str:
+    """What went wrong and what to do about it; a defect shows where it happened if ``QSM_DEBUG`` is set."""
+    if isinstance(error, MemoryError):
+        return "There is not enough memory for this scan. Crop it to the head, or reconstruct fewer echoes."
+    # Errors of the inference package carry the same two sentences; it is not imported for their sake.
+    if hasattr(error, "sentence") and hasattr(error, "mend"):
+        return str(error)
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error, file=sys.stderr)
+    return (
+        f"Something went wrong that should not have ({type(error).__name__}). "
+        f"Set {DEBUG}=1 and run it again to see where, and report it."
+    )
 
 
 def _exit(sentence: str, code: int) -> typer.Exit:
-    typer.secho(sentence, err=True, fg=typer.colors.RED)
+    # The terminal may be gone, and with it whoever would read this.
+    with suppress(OSError):
+        typer.secho(sentence, err=True, fg=typer.colors.RED)
     return typer.Exit(code)
 
 

@@ -168,22 +168,29 @@ class Grid:
         The geometric fields of the NIfTI header as they were stored (pixdim, qform, sform, their codes,
         units), so that results can be written with exactly the input's geometry. Nothing else of the
         header is kept.
+    scanner_voxel_size : mm
+        Edge lengths in the scanner, where the affine leads to a template whose millimetres are others.
     """
 
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
     header: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
+    scanner_voxel_size: tuple[float, float, float] | None = None
 
     @property
     def voxel_size(self) -> tuple[float, float, float]:
-        """Edge lengths of a voxel, mm."""
+        """Edge lengths of a voxel, mm, as it was in the scanner."""
+        return self.scanner_voxel_size or self._edges
+
+    @property
+    def _edges(self) -> tuple[float, float, float]:
         x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
         return float(x), float(y), float(z)
 
     @property
     def b0_direction(self) -> tuple[float, float, float]:
         """Unit vector of the scanner's z axis in voxel axes."""
-        rotation = self.affine[:3, :3] / np.asarray(self.voxel_size)
+        rotation = self.affine[:3, :3] / np.asarray(self._edges)
         x, y, z = rotation[2] / np.linalg.norm(rotation[2])
         return float(x), float(y), float(z)
 

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qsm_ai.io.bids import derivatives_folder, in_echo_order, kind_of, parse, scan_name, sort_files
+from qsm_ai.io.bids import (
+    acquisition,
+    derivatives_folder,
+    echo_number,
+    in_echo_order,
+    kind_of,
+    parse,
+    scan_name,
+    sort_files,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +70,8 @@ def test_entities_are_taken_apart() -> None:
     assert name.entities == {"sub": "01", "echo": "2", "part": "phase"}
     assert name.suffix == "MEGRE"
     assert name.echo == 2
+    assert name.is_plain
+    assert not parse("sub-01_left_MEGRE.nii.gz").is_plain
 
 
 def test_echo_ten_comes_after_echo_two() -> None:
@@ -68,6 +79,46 @@ def test_echo_ten_comes_after_echo_two() -> None:
     assert in_echo_order(names) == [0, 2, 3, 1]
     assert in_echo_order(["b.nii", "a.nii"]) == [0, 1]
     assert in_echo_order(["echo-2.nii", "a.nii", "echo-1.nii"]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "phase{}.nii.gz",
+        "mag{}.nii",
+        "scan_e{}_ph.nii.gz",
+        "gre_echo{}.nii",
+        "Phase_{}.nii",
+        "x_te{}.nii",
+        "te{}.5ms_ph.nii",
+    ],
+)
+def test_other_numbers_of_echoes_are_no_words_either(pattern: str) -> None:
+    names = sorted(pattern.format(n) for n in range(1, 13))
+    assert [names[i] for i in in_echo_order(names)] == [pattern.format(n) for n in range(1, 13)]
+
+
+@pytest.mark.parametrize("name", ["phase.nii", "sub-01_run-2_MEGRE.nii", "scene3.nii", "date20240101.nii"])
+def test_a_number_that_is_no_echo_is_none(name: str) -> None:
+    assert echo_number(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "shared", "shared_as_one"),
+    [
+        ("sub-01_echo-2_part-phase_MEGRE.nii.gz", "sub-01_MEGRE", "sub-01_MEGRE"),
+        ("sub-01_part-mag_T2starw.nii.gz", "sub-01_T2starw", "sub-01_T2starw"),
+        ("sub-01_acq-hi_phase.nii", "sub-01_acq-hi", "sub-01_acq-hi"),
+        ("ann_phase_e2.nii", "ann", "ann"),
+        ("brain_mask.nii.gz", "", ""),
+        ("phase12.nii.gz", "", ""),
+        ("phase_2.nii.gz", "2", ""),
+        ("ann_mag_te8.nii", "ann_te8", "ann"),
+    ],
+)
+def test_files_of_one_acquisition_share_a_name(name: str, shared: str, shared_as_one: str) -> None:
+    assert acquisition(name) == shared
+    assert acquisition(name, as_one=True) == shared_as_one
 
 
 def test_dropped_files_sort_themselves() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from qsm_ai.io import Limits, SourceFile, load_scan
 from qsm_ai.scan import (
+    Damaged,
     DirectionRefusal,
     EchoTimeRefusal,
     FieldRefusal,
@@ -332,6 +333,52 @@ def test_bad_input_is_refused_with_a_mend(
     assert "Doe" not in str(error)
 
 
+def geometry(
+    phantom: Phantom, sform: np.ndarray, qform: np.ndarray | None = None, code: int = 1
+) -> SourceFile:
+    image = nib.Nifti1Image(last(phantom.phase), sform)
+    image.set_qform(phantom.affine if qform is None else qform, code=1)
+    image.set_sform(sform, code=code)
+    return SourceFile("p.nii", image.to_bytes())
+
+
+def test_a_scan_in_a_template_keeps_the_scanners_voxels(phantom: Phantom) -> None:
+    template = np.diag([1.25, 1.1, 1.4, 1.0])
+    scan = load_scan([geometry(phantom, template, code=4)], te_ms=TE, b0=3)
+    assert scan.grid.voxel_size == pytest.approx((1.0, 1.1, 1.25), rel=1e-5)
+    np.testing.assert_allclose(scan.b0_direction, phantom.b0_direction, atol=1e-5)
+    np.testing.assert_allclose(scan.grid.affine, template, atol=1e-6)
+
+
+def test_a_geometry_that_is_doubted_is_refused(phantom: Phantom) -> None:
+    sheared = phantom.affine.copy()
+    sheared[:3, 1] += 0.5 * sheared[:3, 0]
+    larger = phantom.affine @ np.diag([1.2, 1, 1, 1])
+    for direction in (None, (0, 0, 1)):
+        with pytest.raises(DirectionRefusal, match=r"p\.nii: has sheared axes.*registration"):
+            load_scan([geometry(phantom, sheared)], te_ms=TE, b0=3, b0_direction=direction)
+        with pytest.raises(Damaged, match=r"p\.nii: names two voxel sizes.*Correct its header"):
+            load_scan([geometry(phantom, larger)], te_ms=TE, b0=3, b0_direction=direction)
+    turned = np.diag([1, 1.1, 1.25, 1.0])
+    with pytest.raises(DirectionRefusal, match=r"p\.nii: names two directions.*--b0-direction"):
+        load_scan([geometry(phantom, turned)], te_ms=TE, b0=3)
+    chosen = load_scan([geometry(phantom, turned)], te_ms=TE, b0=3, b0_direction=phantom.b0_direction)
+    assert chosen.sources["b0_direction"] == "option"
+
+
+@pytest.mark.parametrize("make", [np.ones_like, np.invert], ids=["everything", "inverted"])
+@pytest.mark.parametrize("start", ["phase", "local_field"])
+def test_a_mask_of_air_is_refused_whatever_the_scan_starts_from(
+    save: Callable[..., Path], files: Files, phantom: Phantom, make: Callable[..., np.ndarray], start: str
+) -> None:
+    mask = save("m.nii.gz", make(phantom.mask).astype(np.uint8))
+    given: dict[str, Any] = {"local_field": save("f.nii.gz", phantom.local_field + 0.01 * phantom.mask)}
+    if start == "phase":
+        given = {"phase_files": [files.phase], "te_ms": TE, "b0": 3}
+    with pytest.raises(MaskRefusal, match=r"m\.nii\.gz: covers"):
+        load_scan(magnitude_files=[files.magnitude], mask_file=mask, **given)
+
+
 def test_two_files_on_different_grids_are_both_named(
     save: Callable[..., Path], files: Files, phantom: Phantom
 ) -> None:
@@ -358,6 +405,16 @@ def test_sidecars_of_other_files_are_refused(files: Files, tmp_path: Path) -> No
     strangers = [SourceFile(f"{n}.json", b'{"EchoTime": 0.004}') for n in "ab"]
     with pytest.raises(SidecarRefusal, match="does not belong"):
         load_scan(phases, sidecars=strangers, b0=3)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data folder is not there")
+def test_the_real_crop_is_nothing_but_tissue_and_may_be_masked_as_a_whole(tmp_path: Path) -> None:
+    phase = nib.load(SHARED / "mgre_small" / "phase.nii.gz")
+    nib.save(nib.Nifti1Image(np.ones(phase.shape[:3], np.uint8), phase.affine), tmp_path / "m.nii")
+    magnitude = SHARED / "mgre_small" / "magnitude.nii.gz"
+    for given in ([], [magnitude]):
+        scan = load_scan([SHARED / "mgre_small" / "phase.nii.gz"], given, tmp_path / "m.nii", te_ms=TE, b0=7)
+        assert scan.mask is not None
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data folder is not there")

@@ -213,6 +213,65 @@ def test_the_direction_comes_from_the_form_in_scanner_coordinates() -> None:
     np.testing.assert_allclose(found.grid.affine, np.eye(4))
 
 
+def both(sform: NDArray[np.float64], qform: NDArray[np.float64], codes: tuple[int, int] = (1, 1)) -> Image:
+    """An image with the two forms and their codes."""
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.float32), sform if codes[0] else qform)
+    image.set_qform(qform, code=codes[1])
+    image.set_sform(sform, code=codes[0])
+    return read(image.to_bytes())
+
+
+TEMPLATE = np.diag([1.25, 1.1, 1.4, 1.0])
+SHEARED = np.array([[1, 0.5, 0.5, 0], [0, 1, 0.7, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+OBLIQUE = np.array([[1, 0, 0, 5], [0, 0.8, -0.6, 6], [0, 0.6, 0.8, 7], [0, 0, 0, 1.0]]) @ AFFINE
+
+
+@pytest.mark.parametrize("code", [2, 3, 4, 5])
+@pytest.mark.parametrize("sform", [TEMPLATE, SHEARED, np.eye(4)])
+def test_the_voxel_size_is_the_scanners_where_the_sform_leads_to_a_template(
+    code: int, sform: NDArray[np.float64]
+) -> None:
+    found = both(sform, AFFINE, (code, 1))
+    assert found.grid.voxel_size == pytest.approx((1, 2, 3))
+    np.testing.assert_allclose(found.grid.affine, sform, atol=1e-6)
+    assert (found.b0_source, found.doubt) == ("qform", "")
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (1, 0), (1, 2), (0, 1), (2, 0), (2, 2), (4, 1)])
+@pytest.mark.parametrize("affine", [AFFINE, OBLIQUE, np.diag([-1, 1, 1, 1]) @ OBLIQUE])
+def test_forms_that_agree_up_to_rounding_are_believed(
+    codes: tuple[int, int], affine: NDArray[np.float64]
+) -> None:
+    rounded = affine.copy()
+    rounded[:3, :3] *= 1 + 1e-4
+    rounded[0, 1] += 2e-3
+    found = both(rounded, affine, codes)
+    assert found.doubt == ""
+    assert found.oriented
+    assert found.grid.voxel_size == pytest.approx((1, 2, 3), rel=1e-3)
+    expected = affine[2, :3] / (1, 2, 3)
+    np.testing.assert_allclose(found.b0_direction, expected, atol=5e-3)
+
+
+def test_two_forms_of_the_scanner_that_contradict_each_other_are_doubted() -> None:
+    turned = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
+    assert both(np.eye(4), turned).doubt == "direction"
+    assert both(np.eye(4), AFFINE).doubt == "voxel size"
+    moved = np.eye(4)
+    moved[:3, 3] = (10, -20, 30)
+    assert both(np.eye(4), moved).doubt == ""
+    assert both(np.eye(4), np.diag([-1, -1, 1, 1.0])).doubt == ""
+
+
+def test_sheared_axes_are_doubted_unless_the_scanners_are_known() -> None:
+    assert both(SHEARED, AFFINE, (1, 0)).doubt == "sheared"
+    assert both(SHEARED, AFFINE, (4, 0)).doubt == "sheared"
+    assert both(SHEARED, AFFINE, (1, 1)).doubt == "sheared"
+    straight = both(SHEARED, OBLIQUE, (2, 2))
+    assert (straight.doubt, straight.b0_source) == ("", "qform")
+    assert straight.grid.voxel_size == pytest.approx((1, 2, 3))
+
+
 def test_an_image_without_orientation_says_so() -> None:
     image = nib.Nifti1Image(np.zeros(SHAPE, np.float32), None)
     image.header.set_zooms((1, 2, 3))

@@ -212,3 +212,40 @@ def _unzipped(content: bytes) -> bytes:
     import gzip
 
     return gzip.decompress(content)
+
+
+def test_a_link_that_leads_nowhere_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "gone")
+    for folder in (tmp_path / "out", tmp_path / "out" / "below"):
+        with pytest.raises(OutputRefusal, match="leads nowhere"):
+            require_writable(folder)
+    (tmp_path / "gone").mkdir()
+    require_writable(tmp_path / "out")
+
+
+def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputRefusal, match="shorter"):
+        require_writable(tmp_path / ("a" * 300))
+
+
+def test_a_folder_that_may_not_be_entered_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", denied)
+    with pytest.raises(OutputRefusal, match="of your own"):
+        require_writable(tmp_path / "out")
+
+
+@pytest.mark.parametrize("suffix", ["qsm.json", "Chimap.png", "Chimap.nii.gz"])
+def test_a_folder_in_the_place_of_a_result_is_refused_and_nothing_is_written(
+    done: tuple[Scan, Reconstruction], tmp_path: Path, suffix: str
+) -> None:
+    (tmp_path / f"sub-1_{suffix}").mkdir()
+    with pytest.raises(OutputRefusal) as caught:
+        require_writable(tmp_path, "sub-1")
+    assert caught.value.file == f"sub-1_{suffix}"
+    with pytest.raises(OutputRefusal, match="Move it away"):
+        write_outputs(*done, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [f"sub-1_{suffix}"]
+    require_writable(tmp_path, "sub-2")

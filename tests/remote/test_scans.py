@@ -94,3 +94,63 @@ def test_sidecars_belong_to_a_scan_and_those_of_others_do_not(tmp_path: Path) ->
     )  # fmt: skip
     assert names(scans["sub-1"].sidecars) == ["MEGRE.json", "sub-1_part-phase_MEGRE.json"]
     assert names(scans["sub-2"].sidecars) == ["MEGRE.json"]
+
+
+def test_two_acquisitions_of_one_name_are_two_scans_with_results_of_their_own(tmp_path: Path) -> None:
+    anat = "sub-1/anat/sub-1"
+    scans = found_in(
+        tmp_path,
+        *(f"{anat}_echo-{n}_part-{part}_MEGRE.nii" for n in (1, 2) for part in ("phase", "mag")),
+        f"{anat}_part-phase_T2starw.nii",
+        f"{anat}_mask.nii",
+    )
+    assert list(scans) == ["sub-1_MEGRE", "sub-1_T2starw"]
+    assert [len(scan.phase) for scan in scans.values()] == [2, 1]
+    assert [len(scan.magnitude) for scan in scans.values()] == [2, 0]
+    assert {scan.mask for scan in scans.values()} == {tmp_path / f"{anat}_mask.nii"}
+    assert {scan.results for scan in scans.values()} == {
+        Path("derivatives/qsm-ai/sub-1/anat/MEGRE"),
+        Path("derivatives/qsm-ai/sub-1/anat/T2starw"),
+    }
+
+
+def test_plain_words_in_a_dataset_are_no_acquisitions(tmp_path: Path) -> None:
+    scans = found_in(tmp_path, *(f"sub-1/anat/sub-1_{what}.nii" for what in ("phase", "magnitude", "mask")))
+    (scan,) = scans.values()
+    assert scan.name == "sub-1"
+    assert names(scan.magnitude) == ["sub-1_magnitude.nii"]
+    assert scan.mask is not None
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("\u60a3\u8005\u4e00", "\u60a3\u8005\u4e8c", "Mü ller", "M ller"),
+        ("Ann", "ann"),
+        ("a_b", "a/b"),
+        ("x" * 120 + "1", "x" * 120 + "2"),
+    ],
+    ids=["letters", "capitals", "levels", "length"],
+)
+def test_names_that_become_the_same_are_told_apart(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    files = [f"{folder}/phase.nii.gz" for folder in folders]
+    scans = found_in(tmp_path, *files)
+    assert len(scans) == len(folders)
+    assert len({str(scan.results).casefold() for scan in scans.values()}) == len(folders)
+    known = {scan.phase[0]: (name, scan.results) for name, scan in scans.items()}
+    later = found_in(tmp_path, *files, "0/phase.nii", f"{folders[0]} /phase.nii")
+    now = {scan.phase[0]: (name, scan.results) for name, scan in later.items()}
+    assert known.items() <= now.items(), "a scan keeps its name when others are added"
+
+
+def test_notes_of_a_file_system_are_no_scans(tmp_path: Path) -> None:
+    scans = found_in(
+        tmp_path,
+        "a/phase.nii", "a/._phase.nii", "b/.DS_Store", "b/notes.txt", "c/IM001", "c/.DS_Store",
+    )  # fmt: skip
+    assert {name: names(scan.phase) for name, scan in scans.items()} == {"a": ["phase.nii"], "c": []}
+
+
+def test_notes_of_a_file_system_are_no_images_of_a_dataset(tmp_path: Path) -> None:
+    phase = "sub-1_part-phase_MEGRE.nii"
+    assert names(found_in(tmp_path, f"sub-1/anat/{phase}", f"sub-1/anat/._{phase}")["sub-1"].phase) == [phase]

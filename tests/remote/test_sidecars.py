@@ -1,4 +1,4 @@
-"""What is sent of a sidecar, and which sidecars speak of an image."""
+"""What is sent of a sidecar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qsm_ai.remote.sidecars import applicable, write_given, write_reduced
+from qsm_ai.remote.sidecars import write_reduced
 from qsm_ai.scan import SidecarRefusal
 
 
@@ -24,13 +24,15 @@ def test_only_physics_leaves_the_computer(tmp_path: Path) -> None:
         MagneticFieldStrength=3,
         PatientName="Doe^Jane",
         Manufacturer="GE",
+        Units="rad",
     )
-    (path,) = write_given([given], tmp_path)
-    assert path.name == "a.json"
+    (path,) = write_reduced([tmp_path / "phase.nii"], None, tmp_path, [given])
+    assert path.name == "phase.json"
     assert json.loads(path.read_text()) == {
         "EchoTime": 0.02,
         "MagneticFieldStrength": 3.0,
         "Manufacturer": "ge",
+        "Units": "rad",
     }
 
 
@@ -39,22 +41,34 @@ def test_general_sidecars_are_inherited_and_special_ones_count_more(tmp_path: Pa
     root = tmp_path / "data"
     sidecar(root / "MEGRE.json", MagneticFieldStrength=3, EchoTime=0.5)
     sidecar(root / "echo-2_MEGRE.json", EchoTime=0.02)
-    sidecar(root / "echo-3_MEGRE.json", EchoTime=0.03)
-    sidecar(root / "T1w.json", MagneticFieldStrength=7)
     sidecar(tmp_path / "MEGRE.json", MagneticFieldStrength=1.5)
     sidecar(image.with_name("sub-1_echo-2_part-phase_MEGRE.json"), Manufacturer="Siemens")
-    assert [path.name for path in applicable(image, root)] == [
-        "MEGRE.json",
-        "echo-2_MEGRE.json",
-        "sub-1_echo-2_part-phase_MEGRE.json",
-    ]
-    (path,) = write_reduced([image], root, tmp_path)
-    assert path.name == "sub-1_echo-2_part-phase_MEGRE.json"
-    assert json.loads(path.read_text()) == {
-        "EchoTime": 0.02,
-        "MagneticFieldStrength": 3.0,
-        "Manufacturer": "siemens",
-    }
+    for known in (root, None):
+        (path,) = write_reduced([image], known, tmp_path)
+        assert path.name == "sub-1_echo-2_part-phase_MEGRE.json"
+        assert json.loads(path.read_text()) == {
+            "EchoTime": 0.02,
+            "MagneticFieldStrength": 3.0,
+            "Manufacturer": "siemens",
+        }
+
+
+def test_a_given_sidecar_counts_more_than_those_on_disk(tmp_path: Path) -> None:
+    sidecar(tmp_path / "phase.json", EchoTime=[0.002, 0.004], MagneticFieldStrength=3)
+    given = sidecar(tmp_path / "corrected.json", EchoTime=[0.004, 0.008])
+    out = tmp_path / "out"
+    out.mkdir()
+    (path,) = write_reduced([tmp_path / "phase.nii"], None, out, [given])
+    assert json.loads(path.read_text()) == {"EchoTime": [0.004, 0.008], "MagneticFieldStrength": 3.0}
+
+
+def test_a_sidecar_for_each_echo_of_one_image_becomes_one(tmp_path: Path) -> None:
+    given = [sidecar(tmp_path / f"e{n}.json", EchoTime=0.004 * n, MagneticFieldStrength=3) for n in (2, 1)]
+    (path,) = write_reduced([tmp_path / "phase.nii"], None, tmp_path, given)
+    assert json.loads(path.read_text()) == {"EchoTime": [0.004, 0.008], "MagneticFieldStrength": 3.0}
+    sidecar(tmp_path / "e2.json", EchoTime=0.008, MagneticFieldStrength=7)
+    with pytest.raises(SidecarRefusal, match="another field strength"):
+        write_reduced([tmp_path / "phase.nii"], None, tmp_path / "in", given)
 
 
 def test_an_image_of_which_nothing_is_said_gets_none(tmp_path: Path) -> None:

@@ -20,6 +20,14 @@ _PHASE_WORD = re.compile(r"(^|[_\-. ])(ph|pha|phase|phases|phs|ph\d*|phase\d+)([
 _MAGNITUDE_WORD = re.compile(r"(^|[_\-. ])(mag|magn|magnitude|mag\d+|magnitude\d+)([_\-. ]|$)", re.IGNORECASE)
 _MASK_WORD = re.compile(r"(^|[_\-. ])(mask|brainmask|bet_mask|brain_mask)([_\-. ]|$)", re.IGNORECASE)
 
+_IMAGE_WORD = r"phases?|phs|pha|ph|magnitude|magn|mag"
+_ANY_WORD = re.compile(
+    rf"(?i)(^|[_\-. ])(part-)?({_IMAGE_WORD}|(brain_?|bet_)?mask)\d*(?=$|[_\-. ])",
+)
+_ECHO = re.compile(r"(?i)(?:^|[_\-. ])(?:echo|e)-?(\d+)(?=$|[_\-. ])")
+_ECHO_TIME = re.compile(r"(?i)(?:^|[_\-. ])te-?(\d+(?:\.\d+)?)(?:ms)?(?=$|[_\-. ])")
+_NUMBERED = re.compile(rf"(?i)((?:^|[_\-. ])(?:{_IMAGE_WORD}))[_\-. ]?(\d+)(?=$|[_\-. ])")
+
 
 @dataclass(frozen=True)
 class Name:
@@ -31,10 +39,13 @@ class Name:
         ``{"sub": "01", "echo": "2", "part": "phase"}``; empty for a name that is not BIDS.
     suffix : str
         What follows the last entity: ``MEGRE``, ``mask``.
+    is_plain : bool
+        Whether there is nothing else in the name.
     """
 
     entities: dict[str, str] = field(default_factory=dict)
     suffix: str = ""
+    is_plain: bool = True
 
     @property
     def echo(self) -> int | None:
@@ -54,10 +65,11 @@ def parse(name: str) -> Name:
     for part in parts:
         if match := _ENTITY.match(part):
             entities[match[1]] = match[2]
+    is_plain = all(_ENTITY.match(part) for part in parts)
     if match := _ENTITY.match(last):
         entities[match[1]] = match[2]
-        return Name(entities)
-    return Name(entities, last)
+        return Name(entities, is_plain=is_plain)
+    return Name(entities, last, is_plain)
 
 
 def scan_name(name: str) -> str:
@@ -75,6 +87,60 @@ def scan_name(name: str) -> str:
         parts = [p for p in parts if not ((m := _ENTITY.match(p)) and m[1] in _DROPPED)]
     safe = _UNSAFE.sub("_", "_".join(parts)).strip("._-")
     return safe[:100] or "scan"
+
+
+def acquisition(name: str, *, as_one: bool = False) -> str:
+    """What the names of all files of one acquisition share: no word for phase, magnitude or mask, no echo.
+
+    Parameters
+    ----------
+    name : str
+    as_one : bool
+        For files that are given as one scan: a number behind such a word (``phase_2``) and an echo time
+        (``te8``) tell echoes apart. Among many scans they may as well tell patients apart.
+
+    Returns
+    -------
+    str
+        With the suffix of a BIDS name, because ``MEGRE`` and ``T2starw`` are two acquisitions.
+
+    >>> acquisition("sub-01_echo-2_part-phase_MEGRE.nii.gz")
+    'sub-01_MEGRE'
+    >>> acquisition("ann_mag_e1.nii")
+    'ann'
+    """
+    base = stem(name)
+    parts = base.split("_")
+    if parts[0].startswith("sub-") and _ENTITY.match(parts[0]):
+        entities = [m for part in parts if (m := _ENTITY.match(part))]
+        kept = [m[0] for m in entities if m[1] not in _DROPPED]
+        loose = [_bare(part, as_one) for part in parts if not _ENTITY.match(part)]
+        return "_".join(part for part in (*kept, *loose) if part)
+    return _bare(base, as_one)
+
+
+def _bare(text: str, as_one: bool) -> str:
+    if as_one:
+        text = _ECHO_TIME.sub("", _NUMBERED.sub(r"\1", text))
+    return _ECHO.sub("", _ANY_WORD.sub("", text)).strip("_-. ")
+
+
+def echo_number(name: str) -> float | None:
+    """Where a file stands among the echoes, as far as its name tells.
+
+    The number behind ``echo-``, ``e`` or ``te``, or the one behind the word for phase or magnitude.
+
+    >>> [echo_number(name) for name in ("scan_e10_ph.nii", "phase3.nii.gz", "phase.nii")]
+    [10.0, 3.0, None]
+    """
+    entity = parse(name).echo
+    if entity is not None:
+        return float(entity)
+    base = stem(name)
+    for pattern in (_ECHO, _ECHO_TIME, _NUMBERED):
+        if match := pattern.search(base):
+            return float(match[match.lastindex or 0])
+    return None
 
 
 def kind_of(name: str) -> Kind:
@@ -108,10 +174,10 @@ def kind_of(name: str) -> Kind:
 def in_echo_order(names: Sequence[str]) -> list[int]:
     """Indices that put files into the order of their echoes.
 
-    A shell sorts ``echo-10`` before ``echo-2``. Where every name carries an echo of its own, that order
-    counts; otherwise the given one.
+    A shell sorts ``echo-10`` before ``echo-2``, and ``phase10`` before ``phase2``. Where every name carries a
+    number of its own, that order counts; otherwise the given one.
     """
-    echoes = [parse(name).echo for name in names]
+    echoes = [echo_number(name) for name in names]
     known = [echo for echo in echoes if echo is not None]
     if len(set(known)) < len(names):
         return list(range(len(names)))

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import tempfile
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qsm_ai.io.source import Limits, SourceFile
-from qsm_ai.io.unpacking import SEND_AGAIN
-from qsm_ai.scan import Damaged, FileRefusal, NotAnImage, TooLarge
+from qsm_ai.io.unzipping import MAKE_ROOM, unzip
+from qsm_ai.scan import FileRefusal, NotAnImage
 
 LONGEST_CONVERSION = 600
 """Seconds."""
 
-MOST_FILES = 50_000
-CHUNK = 1 << 20
+CONVERTED, NOTHING_FOUND = 0, 2
+"""What dcm2niix returns when it has left nothing out; the second one where there is no DICOM at all."""
+
+IMAGES = (".nii", ".nii.gz")
+
+_NAMED = "study%k_series%j_s%s_e%e"
+_STEM = re.compile(r"study(.*?)_series(.*?)_s\d+_e(\d*)")
+_WRITTEN = re.compile(r"Convert \d+ DICOM as (.+) \(\d+x\d+")
+_UNEVEN = "Interslice distance varies"
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,23 @@ class DicomSeries:
 @dataclass(frozen=True)
 class _Converted:
     image: Path
+    study: str
+    uid: str
     series: int
     kind: str
+    echo: int
     echo_time: float
+    is_whole: bool
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Of its series: scanners count from one again for the next patient."""
+        return self.study, self.uid, self.series
+
+    @property
+    def order(self) -> tuple[float, int]:
+        """Among the echoes: by time; some exports leave it out and keep the number."""
+        return self.echo_time, 0 if self.echo_time else self.echo
 
 
 @contextmanager
@@ -67,67 +89,80 @@ def convert_dicom(given: SourceFile | str | Path, limits: Limits | None = None) 
     Raises
     ------
     FileRefusal
-        If dcm2niix is not installed, nothing can be converted, or no single phase series is found.
+        If dcm2niix is not installed, anything is left out of the conversion, slices are missing, or no single
+        phase series is found.
     """
     limits = limits or Limits()
     source = SourceFile.of(given)
-    with tempfile.TemporaryDirectory(prefix="qsm-ai-dicom-") as scratch:
+    try:
+        held = tempfile.TemporaryDirectory(prefix="qsm-ai-dicom-")
+    except OSError:
+        raise FileRefusal("cannot be unpacked for now.", mend=MAKE_ROOM, file=source.name) from None
+    with held as scratch:
         folder = source.path
+        names: list[str] | None = None
         if folder is None or not folder.is_dir():
             folder = Path(scratch) / "in"
             folder.mkdir()
-            _unzip(source, folder, limits)
+            names = unzip(source, folder, limits)
         out = Path(scratch) / "out"
         out.mkdir()
-        _dcm2niix(folder, out, source.name)
-        yield _choose(_converted(out), source.name)
+        uneven = _dcm2niix(folder, out, source.name)
+        converted = _converted(out, uneven)
+        if not converted:
+            raise _nothing_converted(folder, names, source.name)
+        yield _named(*_choose(converted, source.name), Path(scratch))
 
 
-def _unzip(source: SourceFile, folder: Path, limits: Limits) -> None:
-    """Unpack a zip under names of our own, so that no name in it can lead anywhere."""
-    with source.open() as (stream, size):
-        if size > limits.stored:
-            raise TooLarge(
-                f"is larger than the limit of {limits.stored >> 20:,} MiB.",
-                mend="Give the multi-echo series alone.",
-                file=source.name,
-            )
-        if not zipfile.is_zipfile(stream):
+def refuse_single_files(files: Sequence[SourceFile | Path]) -> None:
+    """Refuse DICOM files that are given one by one: a slice alone says nothing about the others.
+
+    Raises
+    ------
+    NotAnImage
+    """
+    for file in files:
+        source = SourceFile.of(file)
+        if source.path is not None and _is_dicom(source.path, source.name):
             raise NotAnImage(
-                "is neither a NIfTI image nor a zip of DICOM files.",
-                mend="Give NIfTI files, or a folder or zip of DICOM files.",
+                "is a single DICOM file.",
+                mend="Give qsm-ai reconstruct the folder of the series or a zip of it, or NIfTI files.",
                 file=source.name,
             )
-        room = limits.unpacked
-        try:
-            with zipfile.ZipFile(stream) as archive:
-                members = [m for m in archive.infolist() if not m.is_dir()]
-                if len(members) > MOST_FILES:
-                    raise TooLarge(
-                        f"holds more than {MOST_FILES} files.", mend="Give the multi-echo series alone.",
-                        file=source.name,
-                    )  # fmt: skip
-                for number, member in enumerate(members):
-                    with archive.open(member) as packed, (folder / f"{number:06d}").open("wb") as file:
-                        # Counted as it unfolds: what the zip says about itself may be wrong.
-                        while piece := packed.read(CHUNK):
-                            room -= len(piece)
-                            if room < 0:
-                                raise TooLarge(
-                                    f"unpacks to more than the limit of {limits.unpacked >> 20:,} MiB.",
-                                    mend="Give the multi-echo series alone.",
-                                    file=source.name,
-                                )
-                            file.write(piece)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError):
-            raise Damaged("is a damaged zip file.", mend=SEND_AGAIN, file=source.name) from None
-        except RuntimeError:
-            raise FileRefusal(
-                "is a zip file with a password.", mend="Give it without one.", file=source.name
-            ) from None
 
 
-def _dcm2niix(folder: Path, out: Path, name: str) -> None:
+def _is_dicom(path: Path, name: str) -> bool:
+    # Nothing but a plain file may be opened: a pipe would wait for its other end.
+    if not os.path.isfile(path):  # noqa: PTH113
+        return False
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(132)
+    except OSError:
+        return False
+    return head[128:] == b"DICM" or name.lower().endswith((".dcm", ".ima"))
+
+
+def _nothing_converted(folder: Path, names: list[str] | None, name: str) -> NotAnImage:
+    if names is None:
+        inside = [p.name for p in folder.rglob("*.nii*") if not p.name.startswith(".")]
+    else:
+        inside = [Path(n).name for n in names]
+    if any(n.lower().endswith(IMAGES) for n in inside):
+        return NotAnImage(
+            "holds its NIfTI images in folders of its own." if names is None else "is a zip of NIfTI images.",
+            mend="Give one of these folders (in BIDS, anat), or all of them to qsm-ai batch."
+            if names is None
+            else "Unpack it, and give the folder or the files.",
+            file=name,
+        )
+    return NotAnImage(
+        "holds no DICOM images that can be converted.", mend="Give the folder of the series.", file=name
+    )
+
+
+def _dcm2niix(folder: Path, out: Path, name: str) -> set[str]:
+    """Convert all of it, and return the stems of images whose slices are not equally far apart."""
     program = _program()
     if program is None:
         raise FileRefusal(
@@ -147,17 +182,42 @@ def _dcm2niix(folder: Path, out: Path, name: str) -> None:
         "-z",
         "n",
         "-f",
-        "s%s_e%e",
+        _NAMED,
         "-o",
         str(out),
         str(folder),
     ]
     try:
-        subprocess.run(command, capture_output=True, timeout=LONGEST_CONVERSION, check=False)
+        done = subprocess.run(
+            command, capture_output=True, timeout=LONGEST_CONVERSION, check=False, text=True, errors="replace"
+        )
     except subprocess.TimeoutExpired:
         raise FileRefusal(
             "takes too long to convert.", mend="Give the multi-echo series alone.", file=name
         ) from None
+    if "disk full" in done.stderr:
+        raise FileRefusal("could not be converted completely.", mend=MAKE_ROOM, file=name)
+    if done.returncode not in (CONVERTED, NOTHING_FOUND):
+        raise FileRefusal(
+            "could not be converted completely: files are damaged or missing.",
+            mend="Export the series again, and give its phase and magnitude without other series.",
+            file=name,
+        )
+    return _uneven(done.stdout)
+
+
+def _uneven(told: str) -> set[str]:
+    """Stems of images of which dcm2niix says that their slices are not equally far apart."""
+    found = set()
+    is_uneven = False
+    for line in told.splitlines():
+        is_uneven = is_uneven or _UNEVEN in line
+        # What it says about an image comes before the line that it is written.
+        if match := _WRITTEN.match(line):
+            if is_uneven:
+                found.add(Path(match[1]).name)
+            is_uneven = False
+    return found
 
 
 def _program() -> str | None:
@@ -168,7 +228,7 @@ def _program() -> str | None:
     return str(dcm2niix.bin)
 
 
-def _converted(out: Path) -> list[_Converted]:
+def _converted(out: Path, uneven: set[str]) -> list[_Converted]:
     found = []
     for sidecar in sorted(out.glob("*.json")):
         image = sidecar.with_suffix(".nii")
@@ -176,12 +236,19 @@ def _converted(out: Path) -> list[_Converted]:
             continue
         content = json.loads(sidecar.read_text(encoding="utf-8", errors="replace"))
         echo_time = content.get("EchoTime")
+        told = _STEM.match(image.stem)
+        study, uid, echo = told.groups() if told else ("", "", "")
         found.append(
             _Converted(
                 image,
+                study,
+                uid,
                 int(content.get("SeriesNumber", 0)),
                 _kind(image.stem, content),
+                int(echo or 0),
                 float(echo_time) if isinstance(echo_time, int | float) else 0.0,
+                # Beside an image with gaps lies one that fills them by interpolation.
+                image.stem not in uneven and not image.with_name(f"{image.stem}_Eq_1.nii").exists(),
             )
         )
     return found
@@ -197,16 +264,12 @@ def _kind(stem: str, sidecar: dict[str, Any]) -> str:
     return "magnitude" if not types or types & {"M", "MAGNITUDE", "FFE"} else "other"
 
 
-def _choose(converted: list[_Converted], name: str) -> DicomSeries:
+def _choose(converted: list[_Converted], name: str) -> tuple[list[_Converted], list[_Converted]]:
     """The one series with phase, and the magnitude of the same echoes."""
-    if not converted:
-        raise NotAnImage(
-            "holds no DICOM images that can be converted.", mend="Give the folder of the series.", file=name
-        )
-    series: dict[int, list[_Converted]] = {}
+    series: dict[tuple[str, str, int], list[_Converted]] = {}
     for image in converted:
         if image.kind == "phase":
-            series.setdefault(image.series, []).append(image)
+            series.setdefault(image.key, []).append(image)
     if not series:
         only_complex = any(image.kind == "complex" for image in converted)
         raise FileRefusal(
@@ -214,33 +277,71 @@ def _choose(converted: list[_Converted], name: str) -> DicomSeries:
             mend="Export the phase of the multi-echo series too.",
             file=name,
         )
-    most = max(len(images) for images in series.values())
-    fullest = [number for number, images in series.items() if len(images) == most]
-    if len(fullest) > 1:
+    if len({study for study, _, _ in series}) > 1:
         raise FileRefusal(
-            f"holds several phase series (numbers {', '.join(map(str, sorted(fullest)))}).",
+            "holds the phase of several examinations.",
+            mend="Give a folder with one phase series and its magnitude.",
+            file=name,
+        )
+    most = max(len(images) for images in series.values())
+    fullest = [key for key, images in series.items() if len(images) == most]
+    if len(fullest) > 1:
+        numbers = ", ".join(map(str, sorted(number for _, _, number in fullest)))
+        raise FileRefusal(
+            f"holds several phase series (numbers {numbers}).",
             mend="Give a folder with one of them and its magnitude.",
             file=name,
         )
-    phase = sorted(series[fullest[0]], key=lambda image: image.echo_time)
-    times = [image.echo_time for image in phase]
-    return DicomSeries(
-        f"series-{fullest[0]}",
-        tuple(SourceFile.of(image.image) for image in phase),
-        tuple(SourceFile.of(image.image) for image in _magnitude(converted, fullest[0], times)),
-        tuple(SourceFile.of(image.image.with_suffix(".json")) for image in phase),
-    )
+    phase = sorted(series[fullest[0]], key=lambda image: image.order)
+    echoes = [image.order for image in phase]
+    if len(set(echoes)) < len(echoes):
+        raise FileRefusal(
+            f"holds an echo of series {phase[0].series} more than once.",
+            mend="Give a folder with one acquisition of the series and its magnitude.",
+            file=name,
+        )
+    magnitude = _magnitude(converted, phase[0], echoes)
+    for image in (*phase, *magnitude):
+        if not image.is_whole:
+            raise FileRefusal(
+                f"lacks slices of series {image.series}: they are not equally far apart.",
+                mend="Export the series again, with all its slices.",
+                file=name,
+            )
+    return phase, magnitude
 
 
-def _magnitude(converted: list[_Converted], phase_series: int, times: list[float]) -> list[_Converted]:
-    """Of the series whose echo times agree, the nearest before (scanners number magnitude first)."""
-    series: dict[int, list[_Converted]] = {}
+def _magnitude(
+    converted: list[_Converted], phase: _Converted, echoes: list[tuple[float, int]]
+) -> list[_Converted]:
+    """Of this examination's series with the same echoes the nearest before: magnitude comes first."""
+    series: dict[tuple[str, str, int], list[_Converted]] = {}
     for image in converted:
-        if image.kind == "magnitude":
-            series.setdefault(image.series, []).append(image)
+        if image.kind == "magnitude" and image.study == phase.study:
+            series.setdefault(image.key, []).append(image)
     candidates = []
-    for number, images in series.items():
-        images.sort(key=lambda image: image.echo_time)
-        if [image.echo_time for image in images] == times:
-            candidates.append((abs(phase_series - number), number > phase_series, images))
-    return min(candidates, key=lambda c: c[:2])[2] if candidates else []
+    for (_, uid, number), images in series.items():
+        images.sort(key=lambda image: image.order)
+        if [image.order for image in images] == echoes:
+            order = (abs(phase.series - number), number > phase.series, uid != phase.uid)
+            candidates.append((order, images))
+    return min(candidates, key=lambda c: c[0])[1] if candidates else []
+
+
+def _named(phase: list[_Converted], magnitude: list[_Converted], scratch: Path) -> DicomSeries:
+    """The chosen images under names without the numbers by which an examination can be found again."""
+    chosen = scratch / "chosen"
+    chosen.mkdir()
+    named: dict[str, list[Path]] = {}
+    for images, ending in ((phase, "_ph"), (magnitude, "")):
+        for echo, image in enumerate(images, start=1):
+            path = chosen / f"s{image.series}_e{echo}{ending}.nii"
+            image.image.rename(path)
+            image.image.with_suffix(".json").rename(path.with_suffix(".json"))
+            named.setdefault(ending, []).append(path)
+    return DicomSeries(
+        f"series-{phase[0].series}",
+        tuple(SourceFile.of(path) for path in named["_ph"]),
+        tuple(SourceFile.of(path) for path in named.get("", [])),
+        tuple(SourceFile.of(path.with_suffix(".json")) for path in named["_ph"]),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from math import isfinite, sqrt
 from pathlib import Path
 from typing import Literal
@@ -12,13 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_ai.io.bids import in_echo_order, scan_name
+from qsm_ai.io.dicom import refuse_single_files
+from qsm_ai.io.echo_times import check_times_alone, find_echo_times, require_same_echoes
+from qsm_ai.io.masks import read_mask, require_inside_out
 from qsm_ai.io.nifti import Image, read_image, require_same_grid
-from qsm_ai.io.sidecars import Sidecar, sidecars_of
+from qsm_ai.io.roles import (
+    require_circle,
+    require_different_echoes,
+    require_field_units,
+    require_no_magnitude,
+    require_phase_in_mask,
+    require_phase_units,
+    require_role,
+)
+from qsm_ai.io.sidecars import Sidecar, by_image, sidecars_of
 from qsm_ai.io.source import Limits, SourceFile
 from qsm_ai.physics.phase import PhaseScaleError, scale_to_radians
 from qsm_ai.scan import (
+    Damaged,
     DirectionRefusal,
-    EchoTimeRefusal,
     FieldRefusal,
     FieldStrengthRefusal,
     GridRefusal,
@@ -32,17 +43,11 @@ from qsm_ai.scan import (
 Given = SourceFile | str | Path
 PhaseSign = Literal["auto", "positive", "negative"]
 
-SHORTEST_ECHO, LONGEST_ECHO = 0.0005, 0.2
-"""Echo times between which a gradient echo of the head lies, s."""
-
 WEAKEST_FIELD, STRONGEST_FIELD = 0.05, 25.0
 """Field strengths of scanners, T."""
 
 FIELD_STRENGTH_OF_FIELDS = 3.0
 """T, for a scan that starts from a field in ppm, where it changes nothing but the report."""
-
-SMALLEST_MASK = 100
-"""Voxels."""
 
 WIDEST_TOTAL_FIELD, WIDEST_LOCAL_FIELD = 5.0, 0.5
 """Robust spreads (ppm) above which a field is in another unit."""
@@ -72,7 +77,8 @@ def load_scan(
     magnitude_files : as the phase, optional
         Beside a field, of any number of echoes.
     mask_file : file, optional
-        Values up to 1 count from 0.5 on (a probability), whole numbers from 1 on (labels).
+        Values up to 1 count from 0.5 on (a probability), whole numbers from 1 on (labels). An image in whole
+        numbers is refused, as is a mask of the air around the head.
     sidecars : JSON files
         Those beside images on disk are found without being given.
     te_ms : echo times, ms
@@ -80,7 +86,7 @@ def load_scan(
     b0 : T
     b0_direction : vector in voxel axes, of any length
     total_field, local_field : file, ppm
-        Instead of the phase; a mask is needed then.
+        Instead of the phase; a mask is needed then. A sidecar's ``Units`` must be ppm.
     phase_sign : {"auto", "positive", "negative"}
         "negative" where the phase falls when the field rises; "auto" takes GE for such a scanner.
     limits : Limits
@@ -121,26 +127,37 @@ def load_scan(
 
     phase_sources = _ordered(phase_files)
     magnitude_sources = _ordered(magnitude_files)
-    described = sidecars_of(phase_sources, extra)
+    refuse_single_files(phase_sources)
+    require_role(phase_sources, "phase")
+    require_role(magnitude_sources, "magnitude")
+    told = by_image(phase_sources, extra)
+    described = [sidecar for some in told for sidecar in some]
+    require_phase_units(described)
     sources: dict[str, str] = {}
     # Cheap questions first: nothing large is read for a scan that lacks a number.
     field_strength = _field_strength(b0, described, sources, default=None)
     sign = _sign(phase_sign, described, sources)
-    _check_times_alone(te_ms, described)
+    check_times_alone(te_ms, described)
+    require_same_echoes(phase_sources, magnitude_sources, [] if te_ms is not None else told, extra)
     direction = None if b0_direction is None else _unit(b0_direction)
 
     phase_images = _read_series(phase_sources, limits, "The phase images")
     echoes = sum(image.data.shape[0] for image in phase_images)
-    echo_times = _echo_times(te_ms, described, echoes, sources)
+    echo_times = find_echo_times(te_ms, told, phase_sources, echoes, sources)
     first = phase_images[0]
+    found_direction = _direction(direction, first, sources)
     stored = _stack(phase_images)
     phase_name = first.name
+    phase_names = [image.name for image in phase_images]
     _require_content(stored, phase_name, PhaseRefusal, "phase")
+    require_different_echoes(stored, phase_names)
 
     magnitude = _read_magnitude(magnitude_sources, first, limits, "Phase and magnitude", echoes)
     if magnitude is not None:
-        _require_different(stored, magnitude, phase_name)
-    mask = None if mask_source is None else _read_mask(mask_source, first, limits)
+        require_no_magnitude(stored, magnitude, phase_name)
+    mask = None if mask_source is None else read_mask(mask_source, first, limits)
+    if mask is not None:
+        require_phase_in_mask(stored, mask, phase_names)
 
     del phase_images
     try:
@@ -152,12 +169,15 @@ def load_scan(
             file=phase_name,
         ) from None
     del stored
+    require_circle(phase, rule, phase_name)
+    if mask_source is not None and mask is not None:
+        require_inside_out(mask, mask_source.name, magnitude=magnitude, phase=phase)
     if sign < 0:
         np.negative(phase, out=phase)
     return Scan(
         name=scan_name(name or phase_name),
         grid=first.grid,
-        b0_direction=_direction(direction, first, sources),
+        b0_direction=found_direction,
         field_strength=field_strength,
         phase=phase,
         magnitude=magnitude,
@@ -186,14 +206,20 @@ def _field_scan(
             file=source.name,
         )
     sources: dict[str, str] = {}
-    strength = _field_strength(b0, sidecars_of([source], sidecars), sources, default=FIELD_STRENGTH_OF_FIELDS)
+    require_role(magnitude_sources, "magnitude")
+    described = sidecars_of([source], sidecars)
+    require_field_units(described)
+    strength = _field_strength(b0, described, sources, default=FIELD_STRENGTH_OF_FIELDS)
     direction = None if b0_direction is None else _unit(b0_direction)
     image = read_image(source, limits)
     if image.data.shape[0] != 1:
         raise FieldRefusal("holds several volumes.", mend="Give one 3D field in ppm.", file=source.name)
-    mask = _read_mask(mask_source, image, limits)
+    found_direction = _direction(direction, image, sources)
+    mask = read_mask(mask_source, image, limits)
     _require_content(image.data, source.name, FieldRefusal, "field")
     values = np.nan_to_num(image.data[0], nan=0.0, posinf=0.0, neginf=0.0)
+    magnitude = _read_magnitude(magnitude_sources, image, limits, "Field and magnitude")
+    require_inside_out(mask, mask_source.name, magnitude=magnitude, field=values)
     inside = values[mask]
     if not inside.any():
         raise FieldRefusal("is zero everywhere in the mask.", mend="Give the field in ppm.", file=source.name)
@@ -207,9 +233,9 @@ def _field_scan(
     return Scan(
         name=scan_name(name or source.name),
         grid=image.grid,
-        b0_direction=_direction(direction, image, sources),
+        b0_direction=found_direction,
         field_strength=strength,
-        magnitude=_read_magnitude(magnitude_sources, image, limits, "Field and magnitude"),
+        magnitude=magnitude,
         total_field=None if is_local else values,
         local_field=values if is_local else None,
         mask=mask,
@@ -297,116 +323,6 @@ def _read_magnitude(
     return magnitude
 
 
-def _require_different(stored: NDArray[np.float32], magnitude: NDArray[np.float32], file: str) -> None:
-    """A phase that rises and falls with the magnitude is that magnitude."""
-    step = max(1, stored[0].size // 200_000)
-    a = stored[0].ravel()[::step].astype(np.float64)
-    b = magnitude[0].ravel()[::step].astype(np.float64)
-    both = np.isfinite(a)
-    a, b = a[both] - a[both].mean(), b[both] - b[both].mean()
-    scale = sqrt(float(a @ a) * float(b @ b))
-    if scale > 0 and abs(float(a @ b)) > 0.98 * scale:
-        raise PhaseRefusal(
-            "is the magnitude once more, not a phase.", mend="Give the phase images.", file=file
-        )
-
-
-def _read_mask(source: SourceFile, reference: Image, limits: Limits) -> NDArray[np.bool_]:
-    image = read_image(source, limits)
-    require_same_grid(reference, [image], "The mask and the images")
-    if image.data.shape[0] != 1:
-        raise MaskRefusal("holds several volumes.", mend="Give one 3D mask.", file=source.name)
-    values = np.nan_to_num(image.data[0], nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    is_whole = bool((values == np.round(values)).all())
-    if low < -1e-3 or (high > 1.001 and not is_whole):
-        raise MaskRefusal(
-            "is no mask: its values are neither 0 and 1, nor a probability, nor labels.",
-            mend="Give an image with 1 in the brain and 0 elsewhere.",
-            file=source.name,
-        )
-    mask: NDArray[np.bool_] = values > 0.5
-    count = int(np.count_nonzero(mask))
-    if count < SMALLEST_MASK:
-        raise MaskRefusal(
-            "is empty." if count == 0 else f"holds {count} voxels only.",
-            mend="Give a mask of the brain, or leave it out.",
-            file=source.name,
-        )
-    return mask
-
-
-def _check_times_alone(te_ms: Sequence[float] | None, described: Sequence[Sidecar]) -> None:
-    """What can be said about echo times before any image is read."""
-    if te_ms is not None:
-        _plausible_times([t / 1000 for t in te_ms], "ms", "the given echo times")
-    elif times := [t for sidecar in described for t in sidecar.echo_times]:
-        _plausible_times(times, "s", described[0].file)
-    else:
-        raise EchoTimeRefusal(
-            "The echo times are missing.",
-            mend="Give them with --te-ms (for example --te-ms 4 12 20 28), or the JSON sidecars.",
-        )
-
-
-def _echo_times(
-    te_ms: Sequence[float] | None, described: Sequence[Sidecar], echoes: int, sources: dict[str, str]
-) -> tuple[float, ...]:
-    if te_ms is not None:
-        times = [float(t) / 1000 for t in te_ms]
-        sources["echo_times"] = "option"
-    else:
-        lists = [sidecar.echo_times for sidecar in described]
-        # Sidecars of several files may each repeat the whole list of the acquisition.
-        repeated = len(lists) > 1 and len(set(lists)) == 1 and len(lists[0]) == echoes > 1
-        times = list(lists[0]) if repeated else [t for some in lists for t in some]
-        sources["echo_times"] = "sidecar"
-    if len(times) != echoes:
-        raise EchoTimeRefusal(
-            f"{_count(len(times), 'echo time')} for {_count(echoes, 'echo', 'es')}.",
-            mend="Give one echo time per echo with --te-ms.",
-        )
-    if any(b <= a for a, b in pairwise(times)):
-        raise EchoTimeRefusal(
-            "The echo times do not increase: " + ", ".join(f"{1000 * t:g}" for t in times) + " ms.",
-            mend="Give images and echo times in the order of the echoes.",
-        )
-    return tuple(times)
-
-
-def _plausible_times(seconds: Sequence[float], unit: Literal["ms", "s"], where: str) -> None:
-    """Refuse times outside 0.5 to 200 ms, and say what they look like."""
-    if not seconds or not all(isfinite(t) and t > 0 for t in seconds):
-        raise EchoTimeRefusal(
-            "Echo times must be positive numbers.", mend="Give them with --te-ms, in milliseconds."
-        )
-
-    def fits(factor: float) -> bool:
-        return all(SHORTEST_ECHO <= factor * t <= LONGEST_ECHO for t in seconds)
-
-    if fits(1.0):
-        return
-    shown = ", ".join(f"{t * (1000 if unit == 'ms' else 1):g}" for t in seconds)
-    if fits(1000.0):
-        meaning = "they look like seconds where milliseconds are expected" if unit == "ms" else ""
-    elif fits(1e-3):
-        meaning = (
-            "they look like milliseconds where seconds are expected"
-            if unit == "s"
-            else "they look like microseconds where milliseconds are expected"
-        )
-    else:
-        meaning = ""
-    likely = [t * (1000.0 if fits(1000.0) else 1e-3) for t in seconds] if meaning else []
-    mend = "Give them in milliseconds with --te-ms"
-    mend += f": --te-ms {' '.join(f'{1000 * t:g}' for t in likely)}." if likely else "."
-    raise EchoTimeRefusal(
-        f"Echo times of {shown} {unit} ({where}) are not those of a gradient echo"
-        + (f"; {meaning}." if meaning else "."),
-        mend=mend,
-    )
-
-
 def _field_strength(
     b0: float | None, described: Sequence[Sidecar], sources: dict[str, str], default: float | None
 ) -> float:
@@ -461,9 +377,27 @@ def _unit(vector: Sequence[float]) -> tuple[float, float, float]:
 def _direction(
     wanted: tuple[float, float, float] | None, image: Image, sources: dict[str, str]
 ) -> tuple[float, float, float]:
+    if image.doubt == "sheared":
+        raise DirectionRefusal(
+            "has sheared axes: its voxels are no boxes, as after an affine registration.",
+            mend="Give the image before its registration, or resample it onto perpendicular axes.",
+            file=image.name,
+        )
+    if image.doubt == "voxel size":
+        raise Damaged(
+            "names two voxel sizes: its qform and its sform, both in scanner coordinates, differ.",
+            mend="Correct its header, or set the code of the form that is not the scanner's to 2.",
+            file=image.name,
+        )
     if wanted is not None:
         sources["b0_direction"] = "option"
         return wanted
+    if image.doubt == "direction":
+        raise DirectionRefusal(
+            "names two directions of B0: its qform and its sform, both in scanner coordinates, differ.",
+            mend="Give the right one in voxel axes with --b0-direction, or correct its header.",
+            file=image.name,
+        )
     if not image.oriented:
         raise DirectionRefusal(
             "does not say how its voxels lie in the scanner (neither qform nor sform), so that the direction "
@@ -473,10 +407,6 @@ def _direction(
         )
     sources["b0_direction"] = f"header ({image.b0_source})"
     return image.b0_direction
-
-
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number} {noun}{'' if number == 1 else plural}"
 
 
 __all__ = ["Given", "Limits", "PhaseSign", "SourceFile", "load_scan"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, prod
+from typing import Literal
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
@@ -31,6 +32,12 @@ SHORTEST_AXIS = 8
 VOXEL_RANGE = (0.02, 20.0)
 """Plausible edges of a voxel, mm."""
 
+SHEAR = 0.02
+"""Cosine between two axes of voxels from which they are not taken as perpendicular."""
+
+SAME_SIZE, SAME_DIRECTION = 0.02, 0.9986
+"""What two forms may differ by that claim to say the same: relatively, and cosine (3 degrees)."""
+
 SLAB = 1 << 20
 """Voxels that are converted at once."""
 
@@ -44,6 +51,9 @@ UNITS_PER_MM = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 
 GEOMETRY = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
             "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units")  # fmt: skip
+
+
+Doubt = Literal["", "sheared", "voxel size", "direction"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,9 @@ class Image:
         The scanner's z axis, from the form that is in scanner coordinates where there is one.
     b0_source : str
         Which part of the header said so.
+    doubt : str
+        Why the geometry is not enough to reconstruct from, though it is to compare images by: axes that are
+        not perpendicular, or two forms, both in scanner coordinates, that contradict each other.
     """
 
     name: str
@@ -70,6 +83,7 @@ class Image:
     oriented: bool
     b0_direction: tuple[float, float, float]
     b0_source: str
+    doubt: Doubt = ""
 
 
 @dataclass(frozen=True)
@@ -133,8 +147,8 @@ def read_image(source: SourceFile, limits: Limits, already: int = 0) -> Image:
         reader.skip(layout.offset - consumed)
         data = _read_voxels(reader, layout)
         reader.finish(TAIL)
-    grid, oriented, direction, said_by = placed
-    return Image(source.name, data, grid, oriented, direction, said_by)
+    grid, oriented, direction, said_by, doubt = placed
+    return Image(source.name, data, grid, oriented, direction, said_by, doubt)
 
 
 def require_same_grid(first: Image, others: Sequence[Image], what: str) -> None:
@@ -236,8 +250,8 @@ def _layout(header: Nifti1Header | Nifti2Header, consumed: int, name: str) -> _L
 
 def _geometry(
     header: Nifti1Header | Nifti2Header, shape: tuple[int, ...], name: str
-) -> tuple[Grid, bool, tuple[float, float, float], str]:
-    """The grid, whether it is oriented, the direction of B0, and which form says so."""
+) -> tuple[Grid, bool, tuple[float, float, float], str, Doubt]:
+    """The grid, whether it is oriented, the direction of B0, which form says so, and what is in doubt."""
     per_mm = UNITS_PER_MM.get(int(header["xyzt_units"]) & 7, 1.0)
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     forms: dict[str, NDArray[np.float64]] = {}
@@ -264,11 +278,37 @@ def _geometry(
         kept[key] = tuple(float(x) for x in value) if value.ndim else float(value)
     x, y, z = shape[:3]
     grid = Grid((x, y, z), affine, kept)
-    # Code 1 is "scanner coordinates"; others may be a template's, where z is no longer along B0.
-    codes = {"sform": sform_code, "qform": qform_code}
-    said_by = next((key for key in usable if codes[key] == 1), next(iter(usable), ""))
-    direction = Grid(grid.shape, usable[said_by]).b0_direction if said_by else grid.b0_direction
-    return grid, bool(usable), direction, said_by
+    if not usable:
+        return grid, False, grid.b0_direction, "", ""
+    # Code 1 is "scanner coordinates"; others may be a template's, where z is no longer along B0 and a
+    # millimetre is one of the template's.
+    scanner = [key for key in usable if (sform_code if key == "sform" else qform_code) == 1]
+    straight = [key for key in usable if not _is_sheared(usable[key])]
+    said_by = next(iter([*scanner, *straight, *usable]))
+    measured = Grid(grid.shape, usable[said_by])
+    if usable[said_by] is not affine:
+        grid = replace(grid, scanner_voxel_size=measured.voxel_size)
+    doubt: Doubt = ""
+    if said_by not in straight:
+        doubt = "sheared"
+    elif len(scanner) == 2:
+        doubt = _contradiction(measured, Grid(grid.shape, usable[scanner[1]]))
+    return grid, True, measured.b0_direction, said_by, doubt
+
+
+def _contradiction(first: Grid, second: Grid) -> Doubt:
+    """Of two forms that both claim to be in scanner coordinates. Where the image lies does not matter."""
+    if not np.allclose(first.voxel_size, second.voxel_size, rtol=SAME_SIZE):
+        return "voxel size"
+    # The direction counts as an axis only: up or down, the dipole is the same.
+    if abs(float(np.dot(first.b0_direction, second.b0_direction))) < SAME_DIRECTION:
+        return "direction"
+    return ""
+
+
+def _is_sheared(affine: NDArray[np.float64]) -> bool:
+    edges = affine[:3, :3] / np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    return float(np.abs(edges.T @ edges - np.eye(3)).max()) > SHEAR
 
 
 def _in_mm(affine: NDArray[np.float64], per_mm: float) -> NDArray[np.float64]:

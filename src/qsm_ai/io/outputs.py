@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ def write_outputs(
         timings = {**(file_timings or {}), "writing": time.perf_counter() - started}
         report = make_report(scan, reconstruction, timings)
         (staging / files["report"]).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        _require_files(final / file for file in files.values())
         written = {}
         for name, file in files.items():
             written[name] = final / file
@@ -126,37 +128,71 @@ def write_outputs(
     return written
 
 
-def require_writable(folder: str | Path) -> None:
+def require_writable(folder: str | Path, scan: str | None = None) -> None:
     """Refuse a folder into which results could not be written, before any work is done for them.
+
+    Parameters
+    ----------
+    folder : path
+        Need not exist.
+    scan : str, optional
+        Name of a scan: the places of its results are looked at, too.
 
     Raises
     ------
     OutputRefusal
     """
     path = Path(folder)
-    existing = path
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise OutputRefusal("The output is no folder.", mend="Give a folder with --output.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputRefusal(
-            "The output folder cannot be written.", mend="Give a folder of your own with --output."
-        )
+    try:
+        if any(p.is_symlink() and not p.exists() for p in (path, *path.parents)):
+            raise OutputRefusal(
+                "The output is a link that leads nowhere.", mend="Give a folder with --output."
+            )
+        existing = next((p for p in (path, *path.parents) if p.exists()), path)
+        if not existing.is_dir():
+            raise OutputRefusal("The output is no folder.", mend="Give a folder with --output.")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise _not_writable()
+        if scan is not None:
+            suffixes = [*(f"{a.suffix}.nii.gz" for a in ARTEFACTS.values()), PICTURE_SUFFIX, REPORT_SUFFIX]
+            _require_files(path / f"{scan}_{suffix}" for suffix in suffixes)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise OutputRefusal(
+                "The output has a longer name than a folder can have.",
+                mend="Give a shorter one with --output.",
+            ) from None
+        raise _not_writable() from None
+
+
+def _not_writable() -> OutputRefusal:
+    return OutputRefusal(
+        "The output folder cannot be written.", mend="Give a folder of your own with --output."
+    )
+
+
+def _require_files(places: Iterable[Path]) -> None:
+    """Refuse a folder that stands where a result would."""
+    for place in places:
+        if place.is_dir():
+            raise OutputRefusal(
+                "is a folder in the output, where a result would be written.",
+                mend="Move it away, or give another folder with --output.",
+                file=place.name,
+            )
 
 
 @contextmanager
 def _all_or_nothing(folder: Path) -> Iterator[tuple[Path, Path]]:
     """A place to write and the final folder; both gone if anything fails and they were not there before."""
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    made: list[Path] = []
     try:
+        made = [p for p in (folder, *folder.parents) if not p.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".qsm-ai-", dir=folder))
     except OSError:
         _remove_empty(made)
-        raise OutputRefusal(
-            "The output folder cannot be written.", mend="Give a folder of your own with --output."
-        ) from None
+        raise _not_writable() from None
     try:
         yield staging, folder
     except BaseException as error:

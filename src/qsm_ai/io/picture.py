@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from nibabel.orientations import apply_orientation, io_orientation
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from qsm_ai.io.canonical import PLANES, Canonical, Plane, grey
 from qsm_ai.scan import Grid
 
-Plane = Literal["axial", "coronal", "sagittal"]
-PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
-
-_NORMAL: dict[Plane, int] = {"axial": 2, "coronal": 1, "sagittal": 0}
+_SHOWN: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 _EDGES: dict[Plane, tuple[str, str, str, str]] = {
     "axial": ("R", "L", "A", "P"),
     "coronal": ("R", "L", "S", "I"),
@@ -31,58 +26,6 @@ _FOOTER = 30
 _BAR = 96
 _INK = (225, 225, 225)
 _FAINT = (150, 150, 150)
-
-
-@dataclass(frozen=True)
-class Canonical:
-    """A volume turned so that its axes run to the patient's right, front and top.
-
-    Attributes
-    ----------
-    volume : (X, Y, Z)
-    voxel_size : mm
-    """
-
-    volume: NDArray[np.float32]
-    voxel_size: tuple[float, float, float]
-
-    @classmethod
-    def of(cls, volume: NDArray[np.float32], grid: Grid) -> Canonical:
-        """The nearest turn by right angles and flips; nothing is interpolated."""
-        orientation = io_orientation(grid.affine)  # type: ignore[no-untyped-call]
-        turned = apply_orientation(volume, orientation)  # type: ignore[no-untyped-call]
-        sizes = [0.0, 0.0, 0.0]
-        for size, (axis, _) in zip(grid.voxel_size, orientation, strict=True):
-            sizes[int(axis)] = size
-        return cls(np.asarray(turned), (sizes[0], sizes[1], sizes[2]))
-
-    def centre(self) -> tuple[int, int, int]:
-        """Centre of what is not zero, else of the volume."""
-        filled = self.volume != 0
-        if not filled.any():
-            x, y, z = (n // 2 for n in self.volume.shape)
-            return x, y, z
-        middle = []
-        for axis in range(3):
-            others = tuple(a for a in range(3) if a != axis)
-            weight = np.count_nonzero(filled, axis=others).astype(np.float64)
-            middle.append(round(float((weight * np.arange(weight.size)).sum() / weight.sum())))
-        x, y, z = middle
-        return x, y, z
-
-    def plane(self, plane: Plane, index: int) -> NDArray[np.float32]:
-        """One slice as it is looked at: rows from top to bottom, the patient's right on the left."""
-        cut = np.take(self.volume, index, axis=_NORMAL[plane])
-        # Columns run to the right of the patient (sagittal: to the front), rows to the top: turn both round.
-        return np.ascontiguousarray(cut[::-1, ::-1].T)
-
-    def extent(self, plane: Plane) -> tuple[float, float]:
-        """Width and height of a plane, mm."""
-        width, height = (a for a in range(3) if a != _NORMAL[plane])
-        return (
-            self.volume.shape[width] * self.voxel_size[width],
-            self.volume.shape[height] * self.voxel_size[height],
-        )
 
 
 def slice_image(
@@ -100,12 +43,10 @@ def slice_image(
         Black and white, in the volume's unit.
     scale : pixels per mm
     """
-    low, high = window
-    cut = canonical.plane(plane, index)
-    grey = np.clip((cut - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
     width, height = canonical.extent(plane)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC)
+    shades = grey(canonical.plane(plane, index), window)
+    return Image.fromarray(shades).resize(size, Image.Resampling.BICUBIC)
 
 
 def three_planes(
@@ -134,9 +75,9 @@ def three_planes(
     """
     canonical = Canonical.of(volume, grid)
     centre = canonical.centre()
-    longest = max(max(canonical.extent(plane)) for plane in PLANES)
+    longest = max(max(canonical.extent(plane)) for plane in _SHOWN)
     scale = _PANEL / longest
-    panels = [slice_image(canonical, plane, centre[_NORMAL[plane]], window, scale) for plane in PLANES]
+    panels = [slice_image(canonical, plane, centre[PLANES.index(plane)], window, scale) for plane in _SHOWN]
     tallest = max(panel.height for panel in panels)
     width = sum(panel.width for panel in panels) + _GAP * (len(panels) + 1) + _BAR
     canvas = Image.new("RGB", (width, _HEADER + tallest + _FOOTER))
@@ -144,7 +85,7 @@ def three_planes(
     font, small = ImageFont.load_default(16), ImageFont.load_default(13)
     draw.text((_GAP, 8), f"{title} ({unit})" if unit else title, fill=_INK, font=font)
     x = _GAP
-    for plane, panel in zip(PLANES, panels, strict=True):
+    for plane, panel in zip(_SHOWN, panels, strict=True):
         y = _HEADER + (tallest - panel.height) // 2
         canvas.paste(panel, (x, y))
         if oriented:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,28 +73,39 @@ class SourceFile:
         Raises
         ------
         FileRefusal
-            If it does not exist, is a folder or cannot be read.
+            If it does not exist, is a folder or a pipe, or cannot be read.
         """
         if isinstance(self.content, Path):
-            if self.content.is_dir():
-                raise FileRefusal("is a folder.", mend="Give a NIfTI file.", file=self.name)
-            try:
-                stream = self.content.open("rb")
-            except FileNotFoundError:
-                raise FileRefusal(
-                    "does not exist.", mend="Check the spelling and the folder.", file=self.name
-                ) from None
-            except OSError:
-                raise FileRefusal(
-                    "cannot be opened.", mend="Check that you may read it.", file=self.name
-                ) from None
-            with stream:
+            with _opened(self.content, self.name) as stream:
                 yield stream, _size(stream)
         elif isinstance(self.content, bytes):
             yield io.BytesIO(self.content), len(self.content)
         else:
             size = _size(self.content)
             yield self.content, size
+
+
+def _opened(path: Path, name: str) -> BinaryIO:
+    try:
+        # Asked before it is opened: a pipe that nobody writes to would never open.
+        kind = path.stat().st_mode
+        if stat.S_ISREG(kind):
+            return path.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileRefusal("does not exist.", mend="Check the spelling and the folder.", file=name) from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise FileRefusal(
+                "has a longer name than a file can have.", mend="Check the spelling.", file=name
+            ) from None
+        raise FileRefusal(
+            "cannot be opened.", mend="Check that you may read it and enter its folder.", file=name
+        ) from None
+    if stat.S_ISDIR(kind):
+        raise FileRefusal("is a folder.", mend="Give a NIfTI file.", file=name)
+    raise FileRefusal(
+        "is a pipe or a device, which can be read once only.", mend="Save it as a file first.", file=name
+    )
 
 
 def stem(name: str) -> str:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from qsm_ai.client import ServiceError
+from qsm_ai.console import in_words
 from qsm_ai.remote.engines import Engine
 from qsm_ai.remote.ledger import Ledger, key_of
 from qsm_ai.remote.results import describe_dataset
 from qsm_ai.remote.scans import RESULTS, FoundScan
-from qsm_ai.scan import Refusal
+from qsm_ai.scan import OutputRefusal
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ async def run_batch(
     Raises
     ------
     OutputRefusal
-        If the results cannot be written.
+        If what has been done cannot be written down.
     """
     ledger = Ledger(output / RESULTS)
     describe_dataset(output / RESULTS)
@@ -82,8 +82,15 @@ async def run_batch(
             display.ended(ended)
             return ended
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(scan)) for scan in scans]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(scan)) for scan in scans]
+    except ExceptionGroup as failures:
+        # However many scans run into it, it is one sentence.
+        for failure in failures.exceptions:
+            if isinstance(failure, OutputRefusal):
+                raise failure from None
+        raise
     return [task.result() for task in tasks]
 
 
@@ -95,7 +102,10 @@ async def _one(
     ledger: Ledger,
     display: Display,
 ) -> Ended:
-    key = await asyncio.to_thread(key_of, _files(scan), {**options, "scan": scan.name})
+    try:
+        key = await asyncio.to_thread(lambda: key_of(_files(scan), {**options, "scan": scan.name}))
+    except OSError as error:
+        return Ended(scan.name, "failed", problem=_told(error))
     entry = ledger.get(scan.name, key)
     if ledger.is_done(scan.name, key):
         return Ended(scan.name, "there", entry.score)
@@ -108,17 +118,20 @@ async def _one(
         made = await engine.run(
             scan, entry, output / scan.results, lambda *told: display.at(scan.name, *told), note
         )
-    except (ServiceError, Refusal) as error:
-        ledger.note(scan.name, entry, state="failed", problem=str(error))
-        return Ended(scan.name, "failed", problem=str(error))
-    except OSError as error:
-        problem = f"A file could not be read or written ({error.strerror})."
+    except Exception as error:  # the boundary of one scan: whatever befell it, the others go on
+        problem = _told(error)
         ledger.note(scan.name, entry, state="failed", problem=problem)
         return Ended(scan.name, "failed", problem=problem)
     below = scan.results.relative_to(RESULTS)
     files = tuple(str(below / file) for file in made.files)
     ledger.note(scan.name, entry, state="done", files=files, score=made.score, problem=None)
     return Ended(scan.name, "done", made.score)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"A file could not be read or written ({error.strerror or type(error).__name__})."
+    return in_words(error)
 
 
 def _files(scan: FoundScan) -> list[tuple[str, Path]]:

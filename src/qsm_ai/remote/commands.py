@@ -125,13 +125,13 @@ def submit(
 ) -> None:
     """Send a scan to a service, and print the id of its job.
 
-    Of sidecars only echo times, field strength and manufacturer are sent.
+    Of sidecars only echo times, field strength, manufacturer and units are sent.
     """
     with _service(url, api_key) as client, ExitStack() as held:
         from qsm_ai.io.folders import open_given
         from qsm_ai.io.outputs import require_writable
         from qsm_ai.remote.engines import as_file, options_given
-        from qsm_ai.remote.sidecars import write_given, write_reduced
+        from qsm_ai.remote.sidecars import write_reduced
 
         if output is not None:
             require_writable(output)
@@ -148,7 +148,7 @@ def submit(
             phase=images,
             magnitude=[as_file(source, folder) for source in given.magnitude],
             mask=mask,
-            sidecars=write_given(told, reduced) if told else write_reduced(described, None, reduced),
+            sidecars=write_reduced(described, None, reduced, told),
             total_field=total_field,
             local_field=local_field,
             upload_first=upload_first,
@@ -316,7 +316,8 @@ def batch(
         scans = _chosen(dataset, only)
         if list_only:
             for scan in scans:
-                typer.echo(f"{scan.name}\t{len(scan.phase)} phase, {len(scan.magnitude)} magnitude")
+                where = (scan.source or scan.phase[0].parent).relative_to(dataset)
+                typer.echo(f"{scan.name}\t{len(scan.phase)} phase, {len(scan.magnitude)} magnitude\t{where}")
             return
         require_writable(output or dataset)
         options = options_given(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,7 +148,13 @@ class Here:
         """See ``Engine``."""
         del entry, note
         async with self._turn:
-            return await asyncio.to_thread(self._run, scan, folder, tell)
+            stop = threading.Event()
+            try:
+                return await asyncio.to_thread(self._run, scan, folder, _stopping(tell, stop))
+            except asyncio.CancelledError:
+                # A thread cannot be cancelled: it finds out when it next tells how far it is.
+                stop.set()
+                raise
 
     def _run(self, scan: FoundScan, folder: Path, tell: Tell) -> Made:
         from qsm_ai.io.loading import load_scan
@@ -164,8 +171,22 @@ class Here:
                 phase, magnitude, scan.mask, sidecars, phase_sign=sign, name=scan.name, **acquired
             )
         result = reconstruct(loaded, Options(**given), self._network, lambda at: tell(at.title, at.fraction))
+        tell("Writing", 1.0)
         written = write_outputs(loaded, result, folder)
         return Made(tuple(path.name for path in written.values()), result.scores.get("physics_check"))
+
+
+class _StoppedError(Exception):
+    """Nobody waits for the result of a thread any more."""
+
+
+def _stopping(tell: Tell, stop: threading.Event) -> Tell:
+    def telling(title: str, fraction: float) -> None:
+        if stop.is_set():
+            raise _StoppedError
+        tell(title, fraction)
+
+    return telling
 
 
 @contextmanager

@@ -70,10 +70,7 @@ class Ledger:
             }
             self._write()
         except OSError as error:
-            raise OutputRefusal(
-                f"The results cannot be written there ({error.strerror}).",
-                mend="Choose another folder with --output.",
-            ) from None
+            raise _not_written(error) from None
         except (ValueError, TypeError, KeyError, AttributeError):
             raise OutputRefusal(
                 "is not the state of a batch.", mend="Remove it to begin from the start.", file=NAME
@@ -90,9 +87,18 @@ class Ledger:
         return entry.state == "done" and all((self._folder / file).is_file() for file in entry.files)
 
     def note(self, name: str, entry: Entry, **changes: Any) -> Entry:
-        """Write down what became of a scan."""
+        """Write down what became of a scan.
+
+        Raises
+        ------
+        OutputRefusal
+            If that cannot be written.
+        """
         self._entries[name] = replace(entry, **changes)
-        self._write()
+        try:
+            self._write()
+        except OSError as error:
+            raise _not_written(error) from None
         return self._entries[name]
 
     def _write(self) -> None:
@@ -103,6 +109,13 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self._path)
+
+
+def _not_written(error: OSError) -> OutputRefusal:
+    return OutputRefusal(
+        f"The results cannot be written there ({error.strerror}).",
+        mend="Choose another folder with --output.",
+    )
 
 
 def key_of(files: Iterable[tuple[str, Path]], options: Mapping[str, Any]) -> str:

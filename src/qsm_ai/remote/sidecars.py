@@ -3,96 +3,68 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qsm_ai.io.bids import parse
-from qsm_ai.io.sidecars import read_sidecar
-from qsm_ai.io.source import SourceFile, stem
+from qsm_ai.io.sidecars import Sidecar, by_image
+from qsm_ai.io.source import SourceFile
+from qsm_ai.scan import SidecarRefusal
 
 
-def reduced(files: Iterable[Path]) -> dict[str, Any]:
-    """Echo times, field strength and manufacturer of sidecars; later ones count more.
-
-    Raises
-    ------
-    SidecarRefusal
-        If one is no JSON object, or a value is no number.
-    """
-    found: dict[str, Any] = {}
-    for file in files:
-        sidecar = read_sidecar(SourceFile.of(file))
-        if sidecar.echo_times:
-            times = sidecar.echo_times
-            found["EchoTime"] = times[0] if len(times) == 1 else list(times)
-        if sidecar.field_strength is not None:
-            found["MagneticFieldStrength"] = sidecar.field_strength
-        if sidecar.manufacturer:
-            found["Manufacturer"] = sidecar.manufacturer
-    return found
-
-
-def applicable(image: Path, root: Path) -> list[Path]:
-    """The sidecars that speak of an image by BIDS' inheritance, the most general one first.
-
-    Parameters
-    ----------
-    image : Path
-        Below ``root``.
-    root : Path
-        Of the dataset; sidecars above the image count if their entities are among the image's.
-    """
-    name = parse(image.name)
-    own = image.with_name(f"{stem(image.name)}.json")
-    folders = [folder for folder in reversed(image.parents) if folder == root or root in folder.parents]
-    found: list[Path] = []
-    for folder in folders:
-        matching = []
-        for candidate in sorted(folder.glob("*.json")):
-            given = parse(candidate.name)
-            if candidate == own:
-                continue
-            if (
-                name.suffix
-                and given.suffix == name.suffix
-                and given.entities.items() <= name.entities.items()
-            ):
-                matching.append((len(given.entities), candidate))
-        found += [candidate for _, candidate in sorted(matching)]
-    return [*found, own] if own.is_file() else found
-
-
-def write_reduced(images: Sequence[Path], root: Path | None, folder: Path) -> list[Path]:
-    """Reduced sidecars of some images, written into a folder under the images' names.
+def write_reduced(
+    images: Sequence[Path], root: Path | None, folder: Path, given: Sequence[Path] = ()
+) -> list[Path]:
+    """Echo times, field strength, manufacturer and units, written into a folder under the images' names.
 
     Parameters
     ----------
     images : paths
+        In the order of the echoes.
     root : Path or None
-        Of the dataset; ``None``: only the sidecar beside each image.
+        How far up sidecars are inherited where the images lie in no BIDS dataset; ``None``: not at all.
     folder : Path
+    given : paths
+        Sidecars that count more than those on disk.
 
     Returns
     -------
     list of paths
         None for images of which nothing is said.
+
+    Raises
+    ------
+    SidecarRefusal
+        If one is no JSON object, a value is no number, or a given one belongs to no image.
     """
     written = []
-    for image in images:
-        content = reduced(applicable(image, root or image.parent))
+    told = by_image([SourceFile.of(i) for i in images], [SourceFile.of(g) for g in given], root)
+    for image, sidecars in zip(images, told, strict=True):
+        content = _reduced(sidecars)
         if content:
-            path = folder / f"{stem(image.name)}.json"
+            path = folder / f"{SourceFile.of(image).stem}.json"
             path.write_text(json.dumps(content))
             written.append(path)
     return written
 
 
-def write_given(sidecars: Sequence[Path], folder: Path) -> list[Path]:
-    """Given sidecars, reduced, under their own names."""
-    written = []
+def _reduced(sidecars: Sequence[Sidecar]) -> dict[str, Any]:
+    """What several sidecars say of one image, the echo times one after the other."""
+    found: dict[str, Any] = {}
+    times: list[float] = []
     for sidecar in sidecars:
-        path = folder / sidecar.name
-        path.write_text(json.dumps(reduced([sidecar])))
-        written.append(path)
-    return written
+        times += sidecar.echo_times
+        strength = sidecar.field_strength
+        if strength is not None and found.setdefault("MagneticFieldStrength", strength) != strength:
+            raise SidecarRefusal(
+                "names another field strength than the other sidecars.",
+                mend="Correct it, or give --te-ms and --b0 and leave the sidecars out.",
+                file=sidecar.file,
+            )
+        if sidecar.manufacturer:
+            found["Manufacturer"] = sidecar.manufacturer
+        if sidecar.units:
+            found["Units"] = sidecar.units
+    if times:
+        found["EchoTime"] = times[0] if len(times) == 1 else times
+    return found
