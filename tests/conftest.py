@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qsm_ai.physics.dipole import GYROMAGNETIC_RATIO, forward_field
 
-pytest_plugins = ["real_services", "chromium"]
+pytest_plugins = ["real_services", "strict_s3", "chromium"]
 
 SHAPE = (48, 44, 40)
 VOXEL = (1.0, 1.1, 1.25)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
-from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,17 @@ from obstore.store import LocalStore, from_url
 from qsm_ai.observe.timing import Watch, timed
 
 CHUNK = 4 * 1024 * 1024
+"""Bytes that are read at a time."""
+
+PART = 8 * 1024 * 1024
+"""Bytes that are written at a time: S3 and GCS refuse parts of less than 5 MiB, but for an object's last."""
+
+PARTS_AT_ONCE = 2
+"""Parts of one object that are kept in memory while they are on their way."""
+
+ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
+"""Variables that say where an S3 server is that is not Amazon's."""
+
 MISSING = (NotFoundError, FileNotFoundError)
 
 
@@ -74,7 +86,7 @@ class Storage:
             Credentials come from the environment, as the store's own tools expect them.
         """
         if "://" in url and not url.startswith("file://"):
-            return cls(from_url(url))
+            return cls(open_store(url))
         folder = Path(url.removeprefix("file://")).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         return cls(LocalStore(folder, automatic_cleanup=True), folder=folder)
@@ -82,12 +94,17 @@ class Storage:
     @timed("put")
     async def put(self, key: str, content: bytes | AsyncIterable[bytes]) -> None:
         """Store ``content`` under ``key``, replacing what was there."""
-        await obstore.put_async(self._store, _checked(key), content, chunk_size=CHUNK)
+        await self._put(key, content)
 
     @timed("put")
     async def put_file(self, key: str, path: Path) -> None:
         """Store a file's content under ``key`` in constant memory."""
-        await obstore.put_async(self._store, _checked(key), path, chunk_size=CHUNK, max_concurrency=2)
+        await self._put(key, path)
+
+    async def _put(self, key: str, content: Any) -> None:
+        await obstore.put_async(
+            self._store, _checked(key), content, chunk_size=PART, max_concurrency=PARTS_AT_ONCE
+        )
 
     @timed("head", expected=(ObjectNotFoundError,))
     async def head(self, key: str) -> ObjectInfo:
@@ -213,6 +230,41 @@ class Storage:
                 raise OSError("the store gave back other bytes than were written")
         finally:
             await self.delete(key)
+
+
+def open_store(url: str, endpoint: str | None = None) -> Any:
+    """A store that is no folder, by the environment's credentials.
+
+    Parameters
+    ----------
+    url : str
+        ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``memory:///``.
+    endpoint : str or None
+        Address of the S3 server, where it is not the environment's. One that begins with ``http://`` needs no
+        further leave to be spoken to without TLS.
+
+    Returns
+    -------
+    obstore store
+    """
+    with _without_empty_variables():
+        address = endpoint or next((os.environ[name] for name in ENDPOINTS if name in os.environ), "")
+        options: dict[str, Any] = {} if endpoint is None else {"endpoint": endpoint}
+        if url.startswith("s3://") and address.startswith("http://"):
+            options["client_options"] = {"allow_http": True}
+        return from_url(url, **options)
+
+
+@contextmanager
+def _without_empty_variables() -> Iterator[None]:
+    """Hide what is set to nothing: an empty key would be tried as a key, an empty flag be refused."""
+    empty = [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]
+    for name in empty:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(dict.fromkeys(empty, ""))
 
 
 def _checked(key: str) -> str:

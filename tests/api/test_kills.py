@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from known_network import write_known_repository
+from triton_processes import tritonserver_of
 
 from qsm_ai.access.keys import KeyStore
 from qsm_ai.inference.server import Ports, TritonServer
@@ -29,7 +29,6 @@ from qsm_ai.jobs.store import JobStore
 from qsm_ai.jobs.sweeping import Sweeper
 from qsm_ai.storage import Storage
 
-ROOT = Path(__file__).parents[2]
 METHODS = ("qsm-vit", "tkd", "tikhonov", "qsm-vit")
 WORKERS = 2
 
@@ -37,16 +36,7 @@ WORKERS = 2
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped model with the arithmetic of the inference tests for weights: it loads at once."""
-    spec = spec_from_file_location("known_weights", ROOT / "tests/inference/conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    known = module_from_spec(spec)
-    spec.loader.exec_module(known)
-    folder = tmp_path_factory.mktemp("repository")
-    ignored = shutil.ignore_patterns("*.onnx", "__pycache__")
-    shutil.copytree(ROOT / "model_repository/qsm_vit", folder / "qsm_vit", ignore=ignored)
-    known.write_known_network(folder / "qsm_vit/1/model.onnx")
-    return folder
+    return write_known_repository(tmp_path_factory.mktemp("repository"))
 
 
 @dataclass
@@ -96,7 +86,7 @@ class Cluster:
 
     def kill_triton(self) -> None:
         assert self.triton is not None
-        os.kill(self.triton._running.pid, signal.SIGKILL)
+        os.kill(tritonserver_of(self.triton_ports.grpc), signal.SIGKILL)
         self.triton.stop()
         self.start_triton()
 

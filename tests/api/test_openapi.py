@@ -15,6 +15,8 @@ from qsm_ai.api.compatibility import breaking_changes
 from qsm_ai.api.parameters import FIELDS
 from qsm_ai.api.settings import Settings
 from qsm_ai.api.uploads import FILE_ROLES
+from qsm_ai.inference.errors import BadAnswer, TritonRefused, TritonTimeout, TritonUnavailable
+from qsm_ai.jobs.problem import inference_problem
 
 SNAPSHOT = Path(__file__).parents[2] / "docs/openapi.json"
 
@@ -92,3 +94,16 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 def test_the_form_is_documented_field_by_field(document: dict[str, Any]) -> None:
     body = document["paths"]["/api/v1/reconstruct"]["post"]["requestBody"]["content"]["multipart/form-data"]
     assert set(body["schema"]["properties"]) == {*FIELDS, *FILE_ROLES}
+
+
+def test_whatever_the_inference_server_does_to_a_job_is_told(document: dict[str, Any]) -> None:
+    """These three answer with the problem of a job that failed."""
+    failures = (TritonUnavailable, TritonTimeout, TritonRefused, BadAnswer)
+    statuses = {str(inference_problem(failure("", mend="")).status) for failure in failures}
+    assert statuses == {"502", "503", "504"}
+    for method, path in (
+        ("post", "/api/v1/reconstruct"),
+        ("post", "/api/v1/jobs"),
+        ("get", "/api/v1/jobs/{job_id}/result"),
+    ):
+        assert statuses <= set(document["paths"][path][method]["responses"])

@@ -26,5 +26,5 @@ def test_only_administrators_may_ask_for_high_priority(start_backend: Any, files
         normal = client.submit(given, headers=user, **FORM).json()["id"]
         low = client.submit(given, headers=user, priority="low", **FORM).json()["id"]
         high = client.submit(given, headers=admin, priority="high", **FORM).json()["id"]
-        assert store.queue() == [high, normal, low]
+        assert [each.id for each in store.waiting()] == [high, normal, low]
         store.close()

@@ -34,6 +34,21 @@ def test_events_continue_after_the_last_one_seen(reader: Any, done: dict[str, An
     assert rest == told[2:]
 
 
+@pytest.mark.parametrize("last", [b"\xb2", b"-1", b"1_0", b"3x"])
+def test_a_stream_begins_at_the_first_event_where_no_number_says_otherwise(
+    reader: Any, done: dict[str, Any], last: bytes
+) -> None:
+    """The first has digits, as Python sees it, and is no number."""
+    answer = reader.get(done["links"]["events"], headers=[(b"last-event-id", last)])
+    assert answer.status_code == 200
+    assert answer.text.count("id: ") == len(list(reader.events(done["id"])))
+
+
+def test_a_stream_behind_the_last_event_is_empty(reader: Any, done: dict[str, Any]) -> None:
+    answer = reader.get(done["links"]["events"], headers={"Last-Event-ID": "9" * 20})
+    assert (answer.status_code, answer.text.count("id: ")) == (200, 0)
+
+
 def test_every_volume_can_be_downloaded_and_lies_on_the_input_grid(
     reader: Any, done: dict[str, Any], phantom: Any
 ) -> None:

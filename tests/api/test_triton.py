@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import time
 from collections.abc import Iterator
@@ -11,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from known_network import write_known_repository
 
 from qsm_ai.inference.server import TritonServer
 from qsm_ai.io.loading import load_scan
 from qsm_ai.reconstruction.options import Options
 from qsm_ai.reconstruction.pipeline import reconstruct
 
-ROOT = Path(__file__).parents[2]
 FORM = {"te_ms": "4 8 12", "b0": "3"}
 
 LATE = '''
@@ -33,23 +32,9 @@ class TritonPythonModel:
 '''
 
 
-def known_network(path: Path) -> None:
-    """The arithmetic with which the tests of the inference tier replace the trained weights."""
-    spec = importlib.util.spec_from_file_location("known", ROOT / "tests/inference/conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.write_known_network(path)
-
-
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("repository")
-    ignored = shutil.ignore_patterns("*.onnx", "__pycache__")
-    shutil.copytree(ROOT / "model_repository/qsm_vit", folder / "qsm_vit", ignore=ignored)
-    known_network(folder / "qsm_vit/1/model.onnx")
-    return folder
+    return write_known_repository(tmp_path_factory.mktemp("repository"))
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
+import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
+
+from qsm_ai.api.uploads import drain, safe_name
 
 FORM = {"te_ms": [4, 8, 12], "b0": 3, "method": "tkd"}
 UPLOADS = "/api/v1/uploads"
@@ -109,6 +115,65 @@ def test_a_broken_connection_leaves_nothing_of_its_part(
     assert client.get(f"{UPLOADS}/{upload['id']}").json()["received"] == 0
 
 
+def test_a_connection_that_died_unnoticed_takes_nothing_of_its_successors(
+    start_backend: Any, files: Any
+) -> None:
+    """The client has sent the part again over another one before the service gives up waiting."""
+    content = files.phase.read_bytes()
+    size, half = len(content), len(content) // 2
+    with start_backend(QSM_UPLOAD_STALL_S="3", QSM_WORKERS="0") as backend, backend.client() as client:
+        upload = announce(client, files.phase, sha256=hashlib.sha256(content).hexdigest())
+        head = (
+            f"PUT {upload['content']} HTTP/1.1\r\nHost: here\r\nContent-Length: {half}\r\n"
+            f"Content-Range: bytes 0-{half - 1}/{size}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", backend.port), timeout=60) as dead:
+            dead.sendall(head.encode() + content[:1000])
+            for start, end in ((0, half), (half, size)):
+                sent = client.put(
+                    upload["content"],
+                    content=content[start:end],
+                    headers={"Content-Range": f"bytes {start}-{end - 1}/{size}"},
+                )
+                assert sent.status_code == 200, sent.text
+            assert b"408" in dead.recv(30)
+        assert client.get(f"{UPLOADS}/{upload['id']}").json()["complete"]
+        body = {"files": [{"upload": upload["id"], "role": "phase"}], **FORM}
+        job = client.post("/api/v1/jobs", json=body)
+        assert job.status_code == 202, job.text
+        assert job.json()["files"][0]["sha256"] == upload["sha256"]
+        assert backend.stored("uploads") == []
+
+
+def test_of_two_that_send_a_file_at_once_the_first_to_end_is_kept(
+    client: Any, backend: Any, upload: dict[str, Any], files: Any
+) -> None:
+    content = files.phase.read_bytes()
+
+    def slowly() -> Iterator[bytes]:
+        yield b"x" * 1000
+        assert client.put(upload["content"], content=content).json()["complete"]
+        yield b"x" * (len(content) - 1000)
+
+    with backend.client() as other:
+        late = other.put(upload["content"], content=slowly())
+    assert (late.status_code, late.json()["code"]) == (409, "wrong-offset")
+    assert len(backend.stored(f"uploads/{upload['id']}")) == 1
+    job = client.post("/api/v1/jobs", json={"files": [{"upload": upload["id"], "role": "phase"}], **FORM})
+    assert job.json()["files"][0]["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_sent_whole_replaces_another(
+    client: Any, backend: Any, upload: dict[str, Any], files: Any
+) -> None:
+    content = files.phase.read_bytes()
+    for sent in (content[::-1], content):
+        answer = client.put(upload["content"], content=sent)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["sha256"] == hashlib.sha256(sent).hexdigest()
+    assert len(backend.stored(f"uploads/{upload['id']}")) == 1
+
+
 @pytest.mark.parametrize("declared", [True, False])
 def test_no_more_is_taken_than_announced(
     client: Any, backend: Any, upload: dict[str, Any], declared: bool
@@ -138,6 +203,52 @@ def test_a_refused_scan_keeps_its_uploads_for_another_try(client: Any, files: An
     again = client.post("/api/v1/jobs", json={**body, "te_ms": [4, 8, 12]})
     assert again.status_code == 422
     assert again.json()["code"] == "unknown-upload"
+
+
+def test_uploads_named_by_many_requests_at_once_become_one_job(client: Any, backend: Any, files: Any) -> None:
+    sent = send(client, files.phase)
+    body = {"files": [{"upload": sent["id"], "role": "phase"}], **FORM}
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: client.post("/api/v1/jobs", json=body), range(6)))
+    assert sorted(answer.status_code for answer in answers) == [202] + [422] * 5
+    assert {answer.json().get("code") for answer in answers} == {None, "unknown-upload"}
+    (made,) = (answer.json()["id"] for answer in answers if answer.status_code == 202)
+    assert [job["id"] for job in client.get("/api/v1/jobs").json()["jobs"]] == [made]
+    assert len([key for key in backend.stored("jobs") if "/uploads/" in key]) == 1
+    assert backend.stored("uploads") == []
+
+
+def test_one_request_sent_many_times_at_once_makes_one_job(client: Any, files: Any) -> None:
+    body = {"files": [{"upload": send(client, files.phase)["id"], "role": "phase"}], **FORM}
+    key = {"Idempotency-Key": secrets.token_hex(8)}
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: client.post("/api/v1/jobs", json=body, headers=key), range(4)))
+    assert [answer.status_code for answer in answers] == [202] * 4
+    assert len({answer.json()["id"] for answer in answers}) == 1
+
+
+def test_used_uploads_find_their_job_again_and_no_others_do(client: Any, files: Any) -> None:
+    uses = [
+        {"upload": send(client, files.phase)["id"], "role": "phase"},
+        {"upload": send(client, files.mask)["id"], "role": "mask"},
+    ]
+    key = {"Idempotency-Key": secrets.token_hex(8)}
+    made = client.post("/api/v1/jobs", json={"files": uses, **FORM}, headers=key)
+    assert made.status_code == 202, made.text
+    assert set(made.json()["parameters"]) == {"method", "reference", "te_ms", "b0"}
+    again = client.post("/api/v1/jobs", json={"files": uses, **FORM}, headers=key)
+    assert (again.status_code, again.json()["id"]) == (202, made.json()["id"])
+    others = (
+        {"files": uses[:1], **FORM},
+        {"files": [{"upload": "f" * 32, "role": "phase"}], **FORM},
+        {"files": [{**uses[0], "role": "magnitude"}, uses[1]], **FORM},
+        {"files": uses, **FORM, "method": "tv"},
+        {"files": uses, **FORM, "te_ms": [4, 8, 13]},
+    )
+    for other in others:
+        refused = client.post("/api/v1/jobs", json=other, headers=key)
+        assert (refused.status_code, refused.json()["code"]) == (422, "idempotency-conflict")
+        assert refused.json()["job"] == made.json()["id"]
 
 
 @pytest.mark.parametrize(
@@ -217,3 +328,55 @@ def peak_memory(pid: int) -> int:
     """Bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("phase.nii.gz", "phase.nii.gz"),
+        ("/home/doe/phase.nii", "phase.nii"),
+        (r"C:\Doe\phase.nii", "phase.nii"),
+        ("../../x", "x"),
+        ("..", "unnamed"),
+        ("", "unnamed"),
+        ("a\x00b\n.nii", "ab.nii"),
+        ("x" * 300 + ".nii.gz", "x" * 193 + ".nii.gz"),
+    ],
+)
+def test_file_names_lose_whatever_is_no_name(given: str, kept: str) -> None:
+    assert safe_name(given) == kept
+
+
+@pytest.mark.parametrize(
+    ("headers", "taken"),
+    [
+        ({}, 0),
+        ({"content-length": "1000", "expect": "100-continue"}, 0),
+        ({"content-length": "1000"}, 5),
+        ({"transfer-encoding": "chunked"}, 5),
+    ],
+)
+def test_of_a_refused_body_no_more_is_taken_than_the_answer_needs(
+    headers: dict[str, str], taken: int
+) -> None:
+    asked = 0
+
+    async def endless() -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        return {"type": "http.request", "body": bytes(100), "more_body": True}
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    asyncio.run(drain(Request({"type": "http", "headers": raw}, endless), most=500))
+    assert asked == taken
+
+
+def test_a_client_that_stops_sending_is_not_waited_for() -> None:
+    async def stalled() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    request = Request({"type": "http", "headers": [(b"content-length", b"1000")]}, stalled)
+    began = time.monotonic()
+    asyncio.run(drain(request, seconds=0.1))
+    assert time.monotonic() - began < 5

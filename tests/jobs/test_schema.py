@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
+from qsm_ai.api.upload_records import UploadRecords
 from qsm_ai.jobs import schema
 from qsm_ai.jobs.database import Database
 from qsm_ai.jobs.errors import DatabaseMismatchError
@@ -122,7 +123,7 @@ def test_backends_that_start_at_once_do_not_clash(database: Database, database_u
     with ThreadPoolExecutor(6) as pool:
         stores = list(pool.map(JobStore, [database_url] * 6))
     for store in stores:
-        assert store.queue() == []
+        assert store.waiting() == []
         store.close()
     assert schema.revision(database) == schema.HEAD
 
@@ -144,3 +145,18 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(database: Database
         schema.move(database, schema.HEAD)
     assert shape_of(database) == before
     assert schema.revision(database) == "0001"
+
+
+def test_an_upload_under_way_holds_nothing_once_parts_are_recorded(
+    database: Database, database_url: str
+) -> None:
+    """Its client asks how much is there, and sends the rest: of parts that nobody knows there is none."""
+    schema.move(database, "0004")
+    columns = "id, owner, name, size, received, created_at, expires_at"
+    values = "'u', 'ann', 'p.nii', 10, 4, 1.0, 9e9"
+    with database.writing() as connection:
+        connection.execute(sa.text(f"INSERT INTO uploads ({columns}) VALUES ({values})"))  # noqa: S608
+    store = JobStore(database_url)
+    found = UploadRecords(store).get("u", "ann")
+    store.close()
+    assert (found.size, found.received, found.parts) == (10, 0, ())

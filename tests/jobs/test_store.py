@@ -9,12 +9,15 @@ from dataclasses import replace
 
 import pytest
 
+from qsm_ai.api.routes.jobs import LAST_EVENT
+from qsm_ai.api.upload_records import PendingUpload, UploadNotFoundError, UploadRecords
 from qsm_ai.jobs.errors import (
     IdempotencyConflictError,
     JobNotFoundError,
     OwnerLimitError,
     OwnerStorageError,
     QueueFullError,
+    UploadGoneError,
     WrongStateError,
 )
 from qsm_ai.jobs.fairness import fair_order
@@ -105,13 +108,13 @@ def test_everything_is_still_there_after_a_restart(store: JobStore, url: str) ->
     store.close()
     again = JobStore(url)
     assert again.get(job.id) == job
-    assert again.queue() == [queued.id, job.id]
+    assert [each.id for each in again.waiting()] == [queued.id, job.id]
     again.close()
 
 
 def test_jobs_are_taken_in_the_order_in_which_they_came(store: JobStore) -> None:
     ids = [add(store).id for _ in range(5)]
-    assert store.queue() == ids
+    assert [each.id for each in store.waiting()] == ids
     assert [claim(store).id for _ in ids] == ids
     assert store.claim("here:1") is None
 
@@ -138,7 +141,7 @@ def test_one_users_pile_does_not_starve_another(store: JobStore) -> None:
     pile = [add(store, "ann").id for _ in range(50)]
     assert claim(store).id == pile[0]
     single = add(store, "bob").id
-    assert store.queue()[0] == single
+    assert store.waiting()[0].id == single
     assert claim(store).id == single
     assert claim(store).id == pile[1]
 
@@ -146,7 +149,7 @@ def test_one_users_pile_does_not_starve_another(store: JobStore) -> None:
 def test_the_order_shown_is_the_order_taken(store: JobStore) -> None:
     for owner in "aabacbbc":
         add(store, owner, priority=int(owner == "c"))
-    shown = store.queue()
+    shown = [each.id for each in store.waiting()]
     assert [claim(store).id for _ in shown] == shown
 
 
@@ -220,7 +223,7 @@ def test_a_silent_workers_job_returns_to_its_place(store: JobStore, clock: Clock
     assert store.reap(silent_for=20) == []
     clock.now += 11
     assert store.reap(silent_for=20) == [job.id]
-    assert store.queue() == [first.id, second.id]
+    assert [each.id for each in store.waiting()] == [first.id, second.id]
 
 
 def test_a_heartbeat_keeps_a_job(store: JobStore, clock: Clock) -> None:
@@ -239,6 +242,16 @@ def test_a_dead_workers_job_need_not_wait_for_silence(store: JobStore) -> None:
     claim(store, "here:2")
     assert store.holders() == {"here:1", "here:2"}
     assert store.reap(silent_for=20, dead_workers=["here:1"]) == [job.id]
+
+
+def test_silence_may_be_no_reason_to_take_a_job_back(store: JobStore, clock: Clock) -> None:
+    add(store)
+    add(store)
+    claim(store, "here:1")
+    dead = claim(store, "here:2")
+    clock.now += 3600
+    assert store.reap(silent_for=None) == []
+    assert store.reap(silent_for=None, dead_workers=["here:2"]) == [dead.id]
 
 
 def test_a_worker_that_was_given_up_can_change_nothing_any_more(store: JobStore) -> None:
@@ -290,7 +303,18 @@ def test_a_worker_that_shuts_down_gives_its_job_back_without_blame(store: JobSto
     add(store)
     for _ in range(MAX_LOST + 1):
         assert store.give_back(claim(store))
-    assert len(store.queue()) == 1
+    assert len(store.waiting()) == 1
+
+
+def test_a_job_whose_user_wants_it_stopped_is_not_queued_again(store: JobStore) -> None:
+    """Its worker shuts down, or blames the server, before it has seen the wish."""
+    for let_go in (store.give_back, lambda job: store.put_off(job, PROBLEM)):
+        add(store)
+        job = claim(store)
+        assert store.cancel(job.id).state is State.RUNNING
+        assert let_go(job) is State.CANCELLED
+        assert store.get(job.id).state is State.CANCELLED
+        assert store.waiting() == []
 
 
 def test_a_deleted_job_and_its_events_are_gone(store: JobStore, url: str) -> None:
@@ -358,11 +382,30 @@ def test_what_ended_long_ago_is_found_for_retention(store: JobStore, clock: Cloc
     assert store.finished_before(clock.now + 100) == [job.id]
 
 
+def test_an_old_job_is_removed_or_retried_and_never_both(store: JobStore, clock: Clock) -> None:
+    old, retried = add(store), add(store)
+    for job in (old, retried):
+        store.cancel(job.id)
+    clock.now += 100
+    moment = clock.now
+    store.retry(retried.id, max_queued=9)
+    assert store.condemn(retried.id, moment) is None
+    assert store.condemn(old.id, moment - 200) is None
+    found = store.condemn(old.id, moment)
+    assert found is not None
+    assert found.id == old.id
+    with pytest.raises(JobNotFoundError):
+        store.retry(old.id, max_queued=9)
+    assert store.condemn(old.id, moment) is not None, "the next sweep tries again"
+    assert store.condemn("0" * 32, moment) is None
+    assert [each.id for each in store.waiting()] == [retried.id]
+
+
 def test_a_request_sent_twice_makes_one_job(store: JobStore) -> None:
     first = store.add(replace(a_job(), idempotency_key="k"), max_queued=9)
     again = store.add(replace(a_job(), idempotency_key="k"), max_queued=9)
     assert again.id == first.id
-    assert store.queue() == [first.id]
+    assert [each.id for each in store.waiting()] == [first.id]
     found = store.find_by_key("ann", "k")
     assert found is not None
     assert found.id == first.id
@@ -403,7 +446,7 @@ def test_requests_that_race_under_one_key_make_one_job(url: str, store: JobStore
     for own in stores:
         own.close()
     assert len(ids) == 1
-    assert store.queue() == list(ids)
+    assert [each.id for each in store.waiting()] == list(ids)
 
 
 def test_requests_that_race_do_not_overfill_the_queue(url: str, store: JobStore) -> None:
@@ -471,9 +514,18 @@ def test_a_job_past_its_deadline_fails_without_being_begun(store: JobStore, cloc
     clock.now += 11
     assert store.expire() == [late.id]
     assert (store.get(late.id).problem or {})["code"] == "deadline-exceeded"
-    assert store.queue() == [other.id]
+    assert [each.id for each in store.waiting()] == [other.id]
     retried = store.retry(late.id, max_queued=9)
     assert retried.deadline_at == pytest.approx(clock.now + 10, abs=1)
+
+
+def test_each_retry_gives_as_much_time_as_the_first_attempt_had(store: JobStore, clock: Clock) -> None:
+    job = store.add(replace(a_job(), deadline_at=clock.now + 3600), max_queued=9)
+    for _ in range(3):
+        clock.now += 36_000
+        store.cancel(job.id)
+        retried = store.retry(job.id, max_queued=9)
+        assert (retried.deadline_at or 0) - clock.now == pytest.approx(3600, abs=1)
 
 
 def test_a_worker_takes_what_it_can_do_and_what_fits(store: JobStore, clock: Clock) -> None:
@@ -509,7 +561,7 @@ def test_a_job_put_off_keeps_its_place_and_fails_when_it_has_been_too_often(stor
         job = claim(store)
         assert job.id == first.id
         assert store.put_off(job, PROBLEM) is State.QUEUED
-        assert store.queue() == [first.id, second.id]
+        assert [each.id for each in store.waiting()] == [first.id, second.id]
     assert store.put_off(claim(store), PROBLEM) is State.FAILED
     assert store.put_off(job, PROBLEM) is None
     assert (store.get(first.id).problem or {})["code"] == "broken"
@@ -524,6 +576,16 @@ def test_waiting_jobs_say_why_they_wait(store: JobStore) -> None:
     assert store.events(job.id)[-1].data["note"] == "Waiting: no server"
     assert store.explain("qsm-vit", None) == [job.id]
     assert store.get(job.id).note is None
+
+
+def test_workers_that_see_different_reasons_do_not_rewrite_each_others(store: JobStore) -> None:
+    job = add(store, method="qsm-vit")
+    for _ in range(5):
+        store.explain("qsm-vit", "Waiting: no server")
+        store.explain("qsm-vit", "Waiting: no model")
+    assert [event.data["note"] for event in store.events(job.id)[1:]] == ["Waiting: no server"]
+    later = add(store, method="qsm-vit")
+    assert store.explain("qsm-vit", "Waiting: no model") == [later.id]
 
 
 def test_jobs_that_waited_too_long_for_what_does_not_come_are_given_up(store: JobStore, clock: Clock) -> None:
@@ -561,3 +623,79 @@ def test_nothing_of_an_owner_stays_once_all_their_jobs_are_deleted(store: JobSto
     store.delete(two.id)
     with store.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT owner FROM owners").all() == []
+
+
+def announced(store: JobStore, *names: str, size: int = 40) -> UploadRecords:
+    records = UploadRecords(store)
+    for name in names:
+        records.add(PendingUpload(name, "ann", "p.nii", size), lifetime=1e6, most_bytes=1000)
+    return records
+
+
+def of_uploads(*sizes: int, owner: str = "ann") -> Job:
+    uploads = (Upload("phase", "p.nii", f"uploads/{n}", size, "ab") for n, size in enumerate(sizes))
+    return replace(a_job(owner), uploads=tuple(uploads))
+
+
+def test_an_upload_becomes_one_job_however_many_want_it(store: JobStore, url: str) -> None:
+    records = announced(store, "u", "v")
+    elsewhere = JobStore(url)
+
+    def one(number: int) -> bool:
+        own = (store, elsewhere)[number % 2]
+        try:
+            own.add(of_uploads(40, 40), max_queued=99, consumes=["u", "v"], max_stored=100)
+        except UploadGoneError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(one, range(6))) == 1
+    elsewhere.close()
+    assert records.known_ids() == set()
+    assert store.usage("ann").stored_bytes == 80
+
+
+def test_an_upload_named_twice_counts_as_often_as_it_is_stored(store: JobStore) -> None:
+    announced(store, "u")
+    with pytest.raises(OwnerStorageError):
+        store.add(of_uploads(40, 40), max_queued=9, consumes=["u", "u"], max_stored=79)
+    store.add(of_uploads(40, 40), max_queued=9, consumes=["u", "u"], max_stored=80)
+    assert store.usage("ann").stored_bytes == 80
+
+
+def test_a_job_that_is_not_made_leaves_its_uploads(store: JobStore) -> None:
+    records = announced(store, "u")
+    with pytest.raises(UploadGoneError):
+        store.add(of_uploads(40), max_queued=9, consumes=["u", "gone"])
+    with pytest.raises(UploadGoneError):
+        store.add(of_uploads(40, owner="bob"), max_queued=9, consumes=["u"])
+    with pytest.raises(QueueFullError):
+        store.add(of_uploads(40), max_queued=0, consumes=["u"])
+    with pytest.raises(OwnerStorageError):
+        store.add(of_uploads(40), max_queued=9, consumes=["u"], max_stored=39)
+    assert records.known_ids() == {"u"}
+    assert store.waiting() == []
+
+
+def test_what_is_recorded_twice_takes_its_uploads_once(store: JobStore) -> None:
+    """When the connection broke before the answer, and when the same request came again."""
+    records = announced(store, "u")
+    job = replace(of_uploads(40), idempotency_key="k")
+    for again in (job, job, replace(job, id=secrets.token_hex(16))):
+        assert store.add(again, max_queued=9, consumes=["u"], max_stored=40).id == job.id
+    with pytest.raises(UploadNotFoundError):
+        records.get("u", "ann")
+
+
+def test_which_uploads_a_job_was_made_of_is_not_what_was_asked(store: JobStore) -> None:
+    """Who sends the same files again names others."""
+    first = replace(a_job(), idempotency_key="k", parameters={"method": "tkd", "uploads": [["phase", "u"]]})
+    again = replace(a_job(), idempotency_key="k", parameters={"method": "tkd", "uploads": [["phase", "v"]]})
+    assert first.fingerprint == again.fingerprint
+    store.add(first, max_queued=9)
+    assert store.add(again, max_queued=9).id == first.id
+
+
+def test_events_after_the_last_that_there_can_be_are_none(store: JobStore) -> None:
+    assert store.events(add(store).id, after=LAST_EVENT) == []

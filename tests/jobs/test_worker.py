@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from real_services import Postgres
+from structlog.testing import capture_logs
 
+from qsm_ai.jobs import holding, worker
 from qsm_ai.jobs.breaker import Breaker
-from qsm_ai.jobs.execution import Execution, Limits
+from qsm_ai.jobs.execution import Execution, ExecutionSettings, Outcome, Report
 from qsm_ai.jobs.hub import Hub
 from qsm_ai.jobs.memory import needed_mb
 from qsm_ai.jobs.problem import Problem
@@ -29,6 +33,7 @@ from qsm_ai.jobs.worker import Worker, WorkerSettings
 from qsm_ai.storage import Storage
 
 DOWN = Problem("triton-unavailable", "Down", 503, "The inference server cannot be reached.", "Wait.")
+LATE = Problem("triton-timeout", "Late", 504, "The inference server did not answer in time.", "Wait.")
 PATIENCE = 120.0
 """Seconds; on a quiet machine everything here takes a few."""
 
@@ -76,24 +81,49 @@ class SlowToAnswer(JobStore):
         return recorded
 
 
+class Endless:
+    """Computes until it is stopped, or until a problem comes."""
+
+    def __init__(self, problem: Problem | None = None) -> None:
+        self.problem = problem
+        self.performed: list[str] = []
+
+    async def perform(self, job: Job, seconds: float | None, report: Report) -> Outcome:
+        self.performed.append(job.id)
+        await asyncio.sleep(0.1 if self.problem else 3600)
+        return Outcome(self.problem)
+
+    async def forget(self, job: Job) -> None:
+        """Nothing was stored."""
+
+
 class House:
     """A database, a folder, a worker."""
 
     def __init__(
-        self, folder: Path, kind: type[JobStore] = JobStore, slots: int = 1, **settings: Any
+        self,
+        folder: Path,
+        kind: type[JobStore] = JobStore,
+        slots: int = 1,
+        *,
+        url: str = "",
+        execution: Any = None,
+        **settings: Any,
     ) -> None:
         self.folder = folder
-        self.store = kind(f"sqlite:///{folder / 'jobs.db'}")
+        self.store = kind(url or f"sqlite:///{folder / 'jobs.db'}")
         self.storage = Storage.from_url(str(folder / "objects"))
         self.hub = Hub()
         self.pool = ProcessPool(slots)
         self.seen = Seen()
         self.trouble: Problem | None = DOWN
-        limits = Limits("127.0.0.1:1", job_timeout=settings.pop("job_timeout", 300.0), triton_timeout=5.0)
+        limits = ExecutionSettings(
+            "127.0.0.1:1", job_timeout=settings.pop("job_timeout", 300.0), triton_timeout=5.0
+        )
         scratch = Scratch(folder / "scratch")
         self.worker = Worker(
             store=self.store,
-            execution=Execution(self.storage, self.pool, scratch, limits),
+            execution=execution or Execution(self.storage, self.pool, scratch, limits),
             breaker=Breaker(self._probe),
             hub=self.hub,
             settings=WorkerSettings(slots, settings.pop("memory_mb", 100_000), **settings),
@@ -205,7 +235,7 @@ def test_jobs_for_the_network_wait_while_the_others_are_done(tmp_path: Path, sma
             house.trouble = None
             await house.until(lambda: house.store.get(waiting.id).attempt >= 1)
             await house.until(lambda: house.state(waiting) is State.QUEUED)
-            assert house.store.queue() == [waiting.id]
+            assert [each.id for each in house.store.waiting()] == [waiting.id]
         assert house.state(waiting) is State.QUEUED
 
     asyncio.run(scenario())
@@ -298,7 +328,7 @@ def test_a_job_that_does_not_end_in_time_is_handed_back_without_blame(
         return job
 
     job = asyncio.run(scenario())
-    assert house.store.queue() == [job.id]
+    assert [each.id for each in house.store.waiting()] == [job.id]
     assert all("results" not in key for key in house.files())
     assert list((tmp_path / "scratch").iterdir()) == []
     house.store.close()
@@ -384,4 +414,241 @@ def test_records_of_stored_files_are_what_lies_in_the_store(tmp_path: Path, smal
     job, recorded, sizes = asyncio.run(scenario())
     assert {f"{job.prefix}/{file.key}": file.size for file in recorded} == sizes
     assert house.store.usage("ann").stored_bytes == sum(sizes.values()) + sum(u.size for u in job.uploads)
+    house.store.close()
+
+
+def waiting(store: JobStore, method: str = "tkd") -> Job:
+    """A job in the queue that has no files."""
+    return store.add(
+        Job(secrets.token_hex(16), "ann", State.QUEUED, {"method": method}, (), {}), max_queued=99
+    )
+
+
+class Elsewhere:
+    """A worker of another machine that holds a job and beats as long as nothing keeps it from that."""
+
+    def __init__(self, url: str) -> None:
+        self.store = JobStore(url)
+        self.held = self.store.claim("elsewhere:1")
+
+    async def run(self, late: float) -> None:
+        """Beat; after an interruption, so many seconds later than others."""
+        assert self.held is not None
+        while True:
+            before = time.monotonic()
+            try:
+                await asyncio.to_thread(self.store.beat, {self.held.id: self.held.attempt})
+            except Exception:
+                await asyncio.sleep(late)
+            await asyncio.sleep(0.2)
+            if time.monotonic() - before > 1.5:
+                await asyncio.sleep(late)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Workers that are lost after 4 s, and that look after each other all the time."""
+    monkeypatch.setattr(holding, "BEAT_EVERY", 0.5)
+    monkeypatch.setattr(worker, "SILENT_FOR", 4.0)
+    monkeypatch.setattr(worker, "INTERRUPTED_AFTER", 2.0)
+    monkeypatch.setattr(worker, "TEND_EVERY", 0.0)
+    monkeypatch.setattr(worker, "STUCK_AFTER", 4.0)
+    # To print a traceback for people takes longer than anything here.
+    with capture_logs():
+        yield
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """One that may be killed."""
+    server = Postgres()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_database_that_was_away_costs_no_running_job(own_postgres: Postgres, tmp_path: Path) -> None:
+    """When it comes back each heartbeat is old, and whoever looks first must not take the others for lost."""
+    url = own_postgres.new_database()
+    house = House(tmp_path, url=url, execution=Endless())
+    theirs = waiting(house.store)
+    elsewhere = Elsewhere(url)
+    mine = waiting(house.store)
+
+    async def scenario() -> None:
+        async with house.at_work():
+            beating = asyncio.create_task(elsewhere.run(late=1.5))
+            await house.until(lambda: house.state(mine) is State.RUNNING)
+            await asyncio.sleep(5.0)
+            await asyncio.to_thread(own_postgres.kill)
+            for _ in range(7):
+                await asyncio.sleep(1.0)
+                assert house.worker.is_alive(), "no restart mends a database"
+            await asyncio.to_thread(own_postgres.start)
+            await asyncio.sleep(7.0)
+            for job in (mine, theirs):
+                found = house.store.get(job.id)
+                assert (found.state, found.attempt) == (State.RUNNING, 1)
+            # One that is silent from then on is lost, as ever.
+            beating.cancel()
+            await house.until(lambda: house.state(theirs) is State.QUEUED)
+            assert house.store.get(mine.id).attempt == 1
+
+    asyncio.run(scenario())
+    elsewhere.store.close()
+    house.store.close()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_machine_that_stood_still_costs_no_running_job(tmp_path: Path) -> None:
+    house = House(tmp_path, execution=Endless())
+    theirs = waiting(house.store)
+    elsewhere = Elsewhere(f"sqlite:///{tmp_path / 'jobs.db'}")
+    mine = waiting(house.store)
+
+    async def scenario() -> None:
+        async with house.at_work():
+            beating = asyncio.create_task(elsewhere.run(late=1.0))
+            await house.until(lambda: house.state(mine) is State.RUNNING)
+            await asyncio.sleep(5.0)
+            time.sleep(6.0)  # noqa: ASYNC251 - everything stands still
+            await asyncio.sleep(3.0)
+            for job in (mine, theirs):
+                assert house.store.get(job.id).attempt == 1
+                assert house.state(job) is State.RUNNING
+            beating.cancel()
+
+    asyncio.run(scenario())
+    elsewhere.store.close()
+    house.store.close()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_worker_that_begins_gives_the_others_time_to_show_themselves(tmp_path: Path) -> None:
+    """It may have begun because the database is back."""
+    house = House(tmp_path, execution=Endless(), slots=0)
+    theirs = waiting(house.store)
+    assert house.store.claim("elsewhere:1") is not None
+    with house.store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE jobs SET heartbeat_at = heartbeat_at - 3600")
+
+    async def scenario() -> float:
+        began = time.monotonic()
+        async with house.at_work():
+            await house.until(lambda: house.state(theirs) is State.QUEUED)
+        return time.monotonic() - began
+
+    assert asyncio.run(scenario()) >= 4.0
+    house.store.close()
+
+
+def test_a_worker_is_alive_while_it_cannot_look_and_not_before_it_runs(tmp_path: Path) -> None:
+    class Away(JobStore):
+        is_away = True
+
+        def beat(self, holds: Any) -> dict[str, str]:
+            if self.is_away:
+                raise ConnectionError
+            return super().beat(holds)
+
+    house = House(tmp_path, Away, execution=Endless())
+    assert not house.worker.is_alive()
+
+    async def scenario() -> None:
+        async with house.at_work():
+            await asyncio.sleep(0.5)
+            assert house.worker.is_alive()
+            assert not house.worker.is_looking()
+            house.store.is_away = False  # type: ignore[attr-defined]
+            await house.until(house.worker.is_looking)
+
+    asyncio.run(scenario())
+    house.store.close()
+
+
+def test_a_server_that_answers_too_late_keeps_the_jobs_in_the_queue(tmp_path: Path) -> None:
+    """It says that it is ready, and no answer comes: one job after the other would fail."""
+    late = Endless(LATE)
+    house = House(tmp_path, execution=late, slots=2)
+    house.trouble = None
+    jobs = [waiting(house.store, "qsm-vit") for _ in range(12)]
+
+    async def scenario() -> None:
+        async with house.at_work():
+            await house.until(lambda: len(late.performed) >= 3)
+            await asyncio.sleep(1.0)
+            assert len(late.performed) == 3, "after the first two, one at a time finds out"
+            assert house.seen.held_back
+            await house.until(lambda: house.store.get(jobs[-1].id).note == f"Waiting: {LATE.detail}")
+        assert house.store.counts()[State.QUEUED] == 12
+        assert house.seen.ended == []
+
+    asyncio.run(scenario())
+    house.store.close()
+
+
+def test_what_keeps_the_jobs_is_told_now_and_then_and_not_at_every_look(tmp_path: Path) -> None:
+    class Counts(JobStore):
+        explained = 0
+
+        def explain(self, method: str, note: str | None) -> list[str]:
+            self.explained += 1
+            return super().explain(method, note)
+
+    house = House(tmp_path, Counts, execution=Endless())
+    job = waiting(house.store, "qsm-vit")
+
+    async def scenario() -> None:
+        async with house.at_work():
+            await house.until(lambda: house.store.get(job.id).note is not None)
+            before = house.store.explained  # type: ignore[attr-defined]
+            await asyncio.sleep(4.0)
+            assert house.store.explained - before <= 5  # type: ignore[attr-defined]
+
+    asyncio.run(scenario())
+    house.store.close()
+
+
+def test_a_job_taken_while_its_worker_is_told_to_end_is_handed_back(tmp_path: Path) -> None:
+    class Slow(JobStore):
+        def claim(self, worker: str, **choice: Any) -> Job | None:
+            claimed.set()
+            time.sleep(0.5)
+            return super().claim(worker, **choice)
+
+    claimed = threading.Event()
+    house = House(tmp_path, Slow, execution=Endless())
+    job = waiting(house.store)
+
+    async def scenario() -> None:
+        async with house.at_work():
+            await asyncio.to_thread(claimed.wait)
+
+    asyncio.run(scenario())
+    found = house.store.get(job.id)
+    assert (found.state, found.attempt) == (State.QUEUED, 1)
+    house.store.close()
+
+
+def test_a_job_that_was_cancelled_while_its_worker_is_told_to_end_is_cancelled(tmp_path: Path) -> None:
+    class Deaf(JobStore):
+        """The wish comes after the last look."""
+
+        def beat(self, holds: Any) -> dict[str, str]:
+            return {}
+
+    house = House(tmp_path, Deaf, execution=Endless())
+    job = waiting(house.store)
+
+    async def scenario() -> None:
+        async with house.at_work():
+            await house.until(lambda: house.state(job) is State.RUNNING)
+            house.store.cancel(job.id)
+
+    asyncio.run(scenario())
+    assert house.state(job) is State.CANCELLED
+    assert house.seen.ended == [(State.CANCELLED, None)]
     house.store.close()

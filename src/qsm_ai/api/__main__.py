@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+from contextlib import suppress
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
 from qsm_ai.api.app import create_app
@@ -17,6 +20,33 @@ KEPT_ALIVE = 75
 
 REFUSED = 2
 """Exit status where the settings are not such that it may start."""
+
+NOT_STARTED = 3
+"""Exit status where the start failed, as of uvicorn itself."""
+
+
+class Server(uvicorn.Server):
+    """Tells the application when it is told to end.
+
+    Event streams and requests that wait for a job's news end by themselves then (``routes/jobs.py``), so
+    that the time that is left belongs to uploads and downloads.
+
+    Parameters
+    ----------
+    app : FastAPI
+        Its ``state.is_ending`` is true from then on.
+    config : uvicorn.Config
+        How to serve it.
+    """
+
+    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, let those under way end."""
+        self._app.state.is_ending = True
+        await super().shutdown(sockets)
 
 
 def main() -> int:
@@ -37,7 +67,7 @@ def main() -> int:
     except DatabaseMismatchError as error:
         sys.stderr.write(f"QSM-AI does not start.\n{error}\n")
         return REFUSED
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -47,9 +77,12 @@ def main() -> int:
         server_header=False,
         # Longer than a balancer keeps an idle connection: else it sends into one that closes at this moment.
         timeout_keep_alive=KEPT_ALIVE,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=settings.shutdown_s,
     )
-    return 0
+    server = Server(app, config)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    return 0 if server.started else NOT_STARTED
 
 
 if __name__ == "__main__":

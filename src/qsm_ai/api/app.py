@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from qsm_ai import __version__
 from qsm_ai.api import problems, security
+from qsm_ai.api.away import AwayMiddleware
 from qsm_ai.api.body_limit import BodyLimit
 from qsm_ai.api.context import Context
 from qsm_ai.api.middleware import RequestMiddleware, is_untraced
@@ -70,6 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(admin.router)
     app.include_router(health.router)
     _document_problems(app)
+    app.add_middleware(AwayMiddleware)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestMiddleware)
     app.add_middleware(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Annotated, cast
@@ -28,7 +28,7 @@ from qsm_ai.jobs.hub import Hub
 from qsm_ai.jobs.process import ProcessPool
 from qsm_ai.jobs.records import Job
 from qsm_ai.jobs.scratch import Scratch
-from qsm_ai.jobs.service import Jobs, Permit
+from qsm_ai.jobs.service import IncompleteSweepError, Jobs, Permit
 from qsm_ai.jobs.store import JobStore
 from qsm_ai.observe.database import watch_database
 from qsm_ai.observe.users import use_key
@@ -148,7 +148,7 @@ class Context:
             await self.storage.check()
         elif name == "database":
             await asyncio.to_thread(self.store.check)
-        elif self.settings.workers and not self.engine.worker.is_alive():
+        elif self.settings.workers and not self.engine.worker.is_looking():
             # Where others compute, jobs may be sent while there are none: they wait in the database.
             return "The worker does not look at its queue."
         return None
@@ -156,17 +156,24 @@ class Context:
     async def _sweep(self) -> None:
         hours = self.settings.retention_hours
         while True:
-            try:
-                removed = await self.jobs.sweep(hours * 3600 if hours else None)
-                if removed:
-                    log.info("sweep.removed", jobs=removed)
-                if expired := await self.pending.sweep():
-                    log.info("sweep.removed", uploads=expired)
-                self.metrics.swept(removed + expired)
-            except Exception as error:  # a store that is away for a moment must not end the sweeping
-                log.exception("sweep.trouble", error=type(error).__name__)
-                self.metrics.sweep_errors.inc()
+            jobs = await self._swept("jobs", self.jobs.sweep(hours * 3600 if hours else None))
+            uploads = await self._swept("uploads", self.pending.sweep())
+            self.metrics.swept(whole=jobs and uploads)
             await asyncio.sleep(self.settings.sweep_every_s)
+
+    async def _swept(self, what: str, sweeping: Awaitable[int]) -> bool:
+        """Whether a sweep removed all that is past its time; what it did remove is counted in any case."""
+        removed, is_whole = 0, False
+        try:
+            removed, is_whole = await sweeping, True
+        except IncompleteSweepError as error:
+            removed = error.removed
+        except Exception as error:  # a store that is away for a moment must not end the sweeping
+            log.exception("sweep.trouble", of=what, error=type(error).__name__)
+        if removed:
+            log.info("sweep.removed", **{what: removed})
+            self.metrics.removed.inc(removed)
+        return is_whole
 
 
 # These three wait for nothing; a plain function would cost every request a way through a thread.

@@ -12,7 +12,7 @@ from qsm_ai.inference.errors import InferenceFailure
 from qsm_ai.inference.triton import TritonNetwork
 from qsm_ai.jobs.breaker import Breaker
 from qsm_ai.jobs.capacity import memory_for_jobs_mb
-from qsm_ai.jobs.execution import Execution, Limits
+from qsm_ai.jobs.execution import Execution, ExecutionSettings
 from qsm_ai.jobs.hub import Hub
 from qsm_ai.jobs.problem import Problem, inference_problem
 from qsm_ai.jobs.process import ProcessPool
@@ -57,7 +57,7 @@ class Engine:
                 storage,
                 pool,
                 scratch,
-                Limits(
+                ExecutionSettings(
                     triton_url=settings.triton_url,
                     job_timeout=settings.job_timeout_s,
                     triton_timeout=settings.triton_timeout_s,

@@ -8,21 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
+import structlog
+from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
 
 from qsm_ai import __version__
 from qsm_ai.jobs.records import State
 from qsm_ai.jobs.store import JobStore
 from qsm_ai.observe import catalogue
-from qsm_ai.observe.catalogue import DURATIONS as BUCKETS
 from qsm_ai.observe.tracing import trace_id
 from qsm_ai.reconstruction.options import METHODS
 from qsm_ai.reconstruction.stages import STAGES
+
+log = structlog.get_logger("qsm_ai.api")
 
 BACKEND = catalogue.of("backend")
 
@@ -42,14 +45,21 @@ class JobsCollector(Collector):
         self._store = store
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Jobs by state and the age of the oldest queued one."""
-        counts = self._store.counts()
+        """Jobs by state and the age of the oldest queued one; nothing while the database is away.
+
+        All else is told all the same, the database's errors above all.
+        """
+        try:
+            counts, queued_at = self._store.counts(), self._store.oldest_queued()
+            now = self._store.now()
+        except SQLAlchemyError as error:
+            log.warning("metrics.trouble", error=type(error).__name__)
+            return
         jobs = family("qsm_jobs")
         for state, count in counts.items():
             jobs.add_metric([state.value], count)
         yield jobs
-        queued_at = self._store.oldest_queued()
-        age = 0.0 if queued_at is None else max(0.0, self._store.now() - queued_at)
+        age = 0.0 if queued_at is None else max(0.0, now - queued_at)
         yield family("qsm_queue_oldest_seconds", age)
         yield family("qsm_queue_depth", counts[State.QUEUED])
 
@@ -196,16 +206,14 @@ class Metrics:
         self.triton_requests.labels(outcome).inc()
         self.triton_duration.observe(seconds, exemplar())
 
-    def swept(self, removed: int) -> None:
-        """Old files were swept without an error."""
-        self.swept_at.set(time.time())
-        self.removed.inc(removed)
+    def swept(self, *, whole: bool) -> None:
+        """Old files were swept; ``whole``: all of them could be removed."""
+        if whole:
+            self.swept_at.set(time.time())
+        else:
+            self.sweep_errors.inc()
 
     # ------------------------------------------------------------------ what Prometheus asks
-
-    def render(self) -> bytes:
-        """What Prometheus scrapes, in its plain text format."""
-        return generate_latest(self.registry)
 
     def answer(self, accept: str) -> tuple[bytes, str]:
         """What Prometheus scrapes, with exemplars where it understands them.
@@ -229,6 +237,3 @@ def exemplar() -> dict[str, str] | None:
     """The current trace, to be found from a bucket of a histogram."""
     found = trace_id()
     return {"trace_id": found} if found else None
-
-
-__all__ = ["BUCKETS", "Metrics"]

@@ -12,7 +12,7 @@ from typing import Any
 from qsm_ai.api.problems import ProblemError
 from qsm_ai.api.uploads import FILE_ROLES, unknown_field
 from qsm_ai.jobs.problem import Problem
-from qsm_ai.reconstruction.options import BACKGROUNDS, METHODS, REFERENCES, UNWRAPPINGS
+from qsm_ai.reconstruction.options import BACKGROUNDS, METHODS, REFERENCES, UNWRAPPINGS, Options
 
 CHOICES = {
     "method": METHODS,
@@ -79,7 +79,7 @@ def parse(fields: Mapping[str, Sequence[str]], *, max_wait: float) -> Parameters
         if name not in FIELDS:
             shown = "".join(c for c in name[:40] if c.isalnum() or c == "_")
             raise ProblemError(unknown_field(f"The field '{shown}' does not exist.", FIELDS + FILE_ROLES))
-    values: dict[str, Any] = {"method": "qsm-vit", "reference": "mean"}
+    values: dict[str, Any] = {"method": Options.method, "reference": Options.reference}
     for name, choices in CHOICES.items():
         if name in fields:
             values[name] = _choice(name, _single(fields, name), choices)
@@ -144,7 +144,7 @@ def _numbers(name: str, values: Sequence[str], *, most: int) -> list[float]:
                 found += [float(number) for number in json.loads(value)]
             else:
                 found += [float(part) for part in re.split(r"[\s,;]+", value) if part]
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError, OverflowError, RecursionError):
             raise ProblemError(
                 invalid(f"{name} is not a number.", "Give plain numbers, separated by blanks or commas.")
             ) from None

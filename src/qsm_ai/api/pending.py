@@ -7,20 +7,21 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
 from starlette.requests import Request
 
 from qsm_ai.api.presigning import Presigner
 from qsm_ai.api.problems import ProblemError
-from qsm_ai.api.upload_records import PendingUpload, UploadNotFoundError, UploadRecords
+from qsm_ai.api.upload_records import Part, PendingUpload, UploadNotFoundError, UploadRecords, new_name
 from qsm_ai.api.uploads import HANG_UP, ReceivedFile, chunks, drain, safe_name, too_large
+from qsm_ai.jobs.errors import UploadGoneError
 from qsm_ai.jobs.problem import Problem
+from qsm_ai.jobs.sweeping import remove_orphans
 from qsm_ai.storage import ObjectNotFoundError, Storage
 
-ORPHAN_AGE = 3600.0
-"""Seconds after which objects without a record are nobody's."""
+log = structlog.get_logger("qsm_ai.api")
 
 
 class PendingUploads:
@@ -95,11 +96,6 @@ class PendingUploads:
         """All uploads of an owner, newest first."""
         return await self._records.database.look_up(self._records.of, owner)
 
-    async def are_there(self, owner: str, upload_ids: Sequence[str]) -> bool:
-        """Whether all of these uploads exist."""
-        known = {upload.id for upload in await self.of(owner)}
-        return known.issuperset(upload_ids)
-
     async def present(self, upload: PendingUpload) -> int:
         """How many bytes of it are there, whichever way they came."""
         if upload.received or not self.presigner.can_sign:
@@ -123,10 +119,7 @@ class PendingUploads:
             await drain(request)
             raise ProblemError(_wrong_offset(upload.received))
         if start is None and upload.received:
-            await self._storage.delete_prefix(upload.prefix)
-            if not await asyncio.to_thread(self._records.advance, upload, 0):
-                raise ProblemError(_wrong_offset(upload.received), headers=HANG_UP)
-            upload = await self.get(upload.id, upload.owner)
+            upload = await self._start_over(upload)
         room = upload.size - begin
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > room:
@@ -144,19 +137,32 @@ class PendingUploads:
                     digest.update(chunk)
                     yield chunk
 
-        key = upload.part_key(begin)
+        name = new_name(begin)
+        key = upload.part_key(name)
         try:
             await self._storage.put(key, content())
+            is_whole = taken == upload.size
+            if is_whole and upload.sha256 not in (None, digest.hexdigest()):
+                raise ProblemError(_checksum(upload.name))
         except BaseException:
             await asyncio.shield(self._storage.delete(key))
             raise
-        complete = begin == 0 and taken == upload.size
-        found = digest.hexdigest() if complete else None
-        if found is not None and upload.sha256 not in (None, found):
+        if not taken:
             await self._storage.delete(key)
-            raise ProblemError(_checksum(upload.name))
-        if not await asyncio.to_thread(self._records.advance, upload, begin + taken, found):
+            return upload
+        part = Part(name, digest.hexdigest())
+        if not await asyncio.to_thread(self._records.advance, upload, part, taken):
+            await self._storage.delete(key)
             raise ProblemError(_wrong_offset((await self.get(upload.id, upload.owner)).received))
+        return await self.get(upload.id, upload.owner)
+
+    async def _start_over(self, upload: PendingUpload) -> PendingUpload:
+        # The record goes first: it must never name objects that are not there.
+        if not await asyncio.to_thread(self._records.start_over, upload):
+            found = await self.get(upload.id, upload.owner)
+            raise ProblemError(_wrong_offset(found.received), headers=HANG_UP)
+        for part in upload.parts:
+            await self._storage.delete(upload.part_key(part.name))
         return await self.get(upload.id, upload.owner)
 
     async def collect(
@@ -174,14 +180,16 @@ class PendingUploads:
         Raises
         ------
         ProblemError
-            409 not complete, 413 too large, 422 unknown, or other bytes than announced.
+            409 not complete, 413 too large, 422 other bytes than announced.
+        UploadGoneError
+            Also if it goes, or is replaced, meanwhile.
         """
         found = []
         for role, upload_id in wanted:
             try:
                 found.append((role, await self.get(upload_id, owner)))
             except UploadNotFoundError:
-                raise ProblemError(_unknown(upload_id)) from None
+                raise UploadGoneError(upload_id) from None
         if sum(upload.size for _, upload in found) > self._limit:
             raise ProblemError(too_large(self._limit))
         return tuple(
@@ -200,16 +208,19 @@ class PendingUploads:
         if there < upload.size:
             raise ProblemError(_incomplete(upload.name, there, upload.size))
         if upload.received:
-            keys = [info.key for info in await self._storage.entries(f"{upload.prefix}/parts")]
+            keys = [upload.part_key(part.name) for part in upload.parts]
         else:
             keys = [upload.direct_key]
         digest, size = hashlib.sha256(), 0
-        with path.open("wb") as file:
-            for key in keys:
-                async for chunk in self._storage.stream(key):
-                    digest.update(chunk)
-                    size += len(chunk)
-                    await asyncio.to_thread(file.write, chunk)
+        try:
+            with path.open("wb") as file:
+                for key in keys:
+                    async for chunk in self._storage.stream(key):
+                        digest.update(chunk)
+                        size += len(chunk)
+                        await asyncio.to_thread(file.write, chunk)
+        except ObjectNotFoundError:
+            raise UploadGoneError(upload.id) from None
         if size != upload.size or upload.sha256 not in (None, digest.hexdigest()):
             raise ProblemError(_checksum(upload.name))
         return ReceivedFile(role, upload.name, path, size, digest.hexdigest())
@@ -220,11 +231,14 @@ class PendingUploads:
         await asyncio.to_thread(self._records.delete, upload.id)
         await self._storage.delete_prefix(upload.prefix)
 
-    async def discard(self, owner: str, upload_ids: Sequence[str]) -> None:
-        """Delete uploads that have become a job."""
+    async def discard(self, upload_ids: Sequence[str]) -> None:
+        """Delete what is left of uploads that have become a job; what cannot go now is swept later."""
         for upload_id in upload_ids:
-            with suppress(UploadNotFoundError):
-                await self.remove(await self.get(upload_id, owner))
+            try:
+                await asyncio.to_thread(self._records.delete, upload_id)
+                await self._storage.delete_prefix(f"uploads/{upload_id}")
+            except Exception as error:  # the job is made, and that is what is answered
+                log.warning("upload.left_over", upload=upload_id, error=type(error).__name__)
 
     async def sweep(self) -> int:
         """Delete expired uploads and objects without a record; how many uploads' worth."""
@@ -233,14 +247,7 @@ class PendingUploads:
             await self._storage.delete_prefix(f"uploads/{upload_id}")
             await asyncio.to_thread(self._records.delete, upload_id)
             removed += 1
-        stored = await self._storage.children("uploads")
-        for upload_id in set(stored) - await asyncio.to_thread(self._records.known_ids):
-            entries = await self._storage.entries(f"uploads/{upload_id}")
-            youngest = max((info.modified for info in entries), default=datetime.fromtimestamp(0, UTC))
-            if (datetime.now(UTC) - youngest).total_seconds() > ORPHAN_AGE:
-                await self._storage.delete_prefix(f"uploads/{upload_id}")
-                removed += 1
-        return removed
+        return removed + await remove_orphans(self._storage, "uploads", self._records.known_ids)
 
 
 def _wrong_offset(received: int) -> Problem:
@@ -282,16 +289,6 @@ def _checksum(name: str) -> Problem:
         detail="The file's size or SHA-256 is not the one announced.",
         mend="Send the file again.",
         file=name,
-    )
-
-
-def _unknown(upload_id: str) -> Problem:
-    return Problem(
-        code="unknown-upload",
-        title="There is no such upload",
-        status=422,
-        detail=f"The upload {upload_id[:32]} does not exist, is used already, or has expired.",
-        mend="Announce and send the file again.",
     )
 
 

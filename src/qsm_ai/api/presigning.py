@@ -6,7 +6,13 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import obstore
-from obstore.store import GCSStore, S3Store, from_url
+import structlog
+from obstore.exceptions import BaseError
+from obstore.store import GCSStore, S3Store
+
+from qsm_ai.storage import open_store
+
+log = structlog.get_logger("qsm_ai.api")
 
 
 class Presigner:
@@ -23,6 +29,7 @@ class Presigner:
     def __init__(self, store: Any, lifetime: float) -> None:
         self._store = store if isinstance(store, S3Store | GCSStore) else None
         self.lifetime = lifetime
+        self._is_refused = False
 
     @classmethod
     def from_url(cls, url: str, *, lifetime: float, endpoint: str | None = None) -> Presigner:
@@ -39,10 +46,7 @@ class Presigner:
         """
         if lifetime <= 0 or not url.startswith(("s3://", "gs://")):
             return cls(None, lifetime)
-        if endpoint is None:
-            return cls(from_url(url), lifetime)
-        options: Any = {"allow_http": endpoint.startswith("http://")}
-        return cls(from_url(url, endpoint=endpoint, client_options=options), lifetime)
+        return cls(open_store(url, endpoint), lifetime)
 
     @property
     def can_sign(self) -> bool:
@@ -52,11 +56,17 @@ class Presigner:
     async def sign(self, method: Literal["GET", "PUT"], key: str) -> str | None:
         """An address for one object, or ``None`` if the store has none to give.
 
-        Raises
-        ------
-        obstore.exceptions.BaseError
-            If the credentials cannot sign.
+        That is so too where the credentials cannot sign, as those of a Google service account without
+        ``signBlob``: clients send to the backend then. It is logged once, until signing works again.
         """
         if self._store is None:
             return None
-        return await obstore.sign_async(self._store, method, key, timedelta(seconds=self.lifetime))
+        try:
+            signed = await obstore.sign_async(self._store, method, key, timedelta(seconds=self.lifetime))
+        except BaseError as error:
+            if not self._is_refused:
+                log.warning("presigning.refused", error=type(error).__name__)
+            self._is_refused = True
+            return None
+        self._is_refused = False
+        return signed

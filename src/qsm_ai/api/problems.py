@@ -19,9 +19,10 @@ from qsm_ai.jobs.errors import (
     JobNotFoundError,
     QueueFullError,
     TooLargeForWorkersError,
+    UploadGoneError,
     WrongStateError,
 )
-from qsm_ai.jobs.problem import Problem
+from qsm_ai.jobs.problem import Problem, too_large_for_workers
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = 15
@@ -146,6 +147,18 @@ def install(app: FastAPI) -> None:
     async def _no_upload(_request: Request, _error: UploadNotFoundError) -> JSONResponse:
         return problem_response(NOT_FOUND)
 
+    @app.exception_handler(UploadGoneError)
+    async def _gone(_request: Request, error: UploadGoneError) -> JSONResponse:
+        return problem_response(
+            Problem(
+                code="unknown-upload",
+                title="There is no such upload",
+                status=422,
+                detail=f"The upload {error.upload_id} does not exist, is used already, or has expired.",
+                mend="Announce and send the file again.",
+            )
+        )
+
     @app.exception_handler(NoRoomForUploadError)
     async def _no_room(_request: Request, _error: NoRoomForUploadError) -> JSONResponse:
         return problem_response(NO_ROOM, headers={"Retry-After": str(RETRY_AFTER)})
@@ -181,15 +194,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(TooLargeForWorkersError)
     async def _no_worker(_request: Request, error: TooLargeForWorkersError) -> JSONResponse:
-        return problem_response(
-            Problem(
-                code="too-large-for-workers",
-                title="Not enough memory",
-                status=507,
-                detail=f"The scan needs {error.needed_mb} MiB; no worker gives more than {error.largest_mb}.",
-                mend="Crop the scan to the head, or send fewer echoes.",
-            )
-        )
+        return problem_response(too_large_for_workers(error.needed_mb, error.largest_mb))
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:

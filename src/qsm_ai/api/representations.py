@@ -13,7 +13,7 @@ from qsm_ai.api.context import Context
 from qsm_ai.api.negotiation import negotiate
 from qsm_ai.api.problems import NOT_FOUND, RETRY_AFTER, ProblemError
 from qsm_ai.api.schemas import JobView, job_view
-from qsm_ai.api.slices import Volume, read_volume
+from qsm_ai.io.canonical import Canonical
 from qsm_ai.jobs.problem import Problem
 from qsm_ai.jobs.records import Job, State, StoredArtefact
 from qsm_ai.storage import ObjectNotFoundError
@@ -94,17 +94,17 @@ def artefact_of(job: Job, name: str) -> StoredArtefact:
     raise ProblemError(NOT_FOUND, job=job.id)
 
 
-async def volume_of(context: Context, job: Job, artefact: StoredArtefact) -> Volume:
+async def volume_of(context: Context, job: Job, artefact: StoredArtefact) -> Canonical:
     """The decoded volume, from the cache or from the store."""
 
-    async def load() -> Volume:
+    async def load() -> Canonical:
         async with context.scratch.folder() as folder:
             path = folder / "volume.nii.gz"
             try:
                 await context.jobs.fetch(job, artefact.key, path)
             except ObjectNotFoundError as error:
                 raise ProblemError(NOT_FOUND, job=job.id) from error
-            return await asyncio.to_thread(read_volume, path)
+            return await asyncio.to_thread(Canonical.read, path)
 
     return await context.volumes.get(job.id, f"{artefact.name}/{job.attempt}", load)
 

@@ -9,14 +9,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from qsm_ai.api import examples
+from qsm_ai.api.parameters import MOST_ECHOES
 from qsm_ai.api.problems import ProblemDocument
+from qsm_ai.api.uploads import MOST_FILES, FileRole
 from qsm_ai.jobs.forecast import Outlook
-from qsm_ai.jobs.records import Job, State
+from qsm_ai.jobs.records import OURS, Job, State
 from qsm_ai.reconstruction.options import Background, Method, Reference, Unwrapping
 from qsm_ai.reconstruction.stages import ARTEFACTS, STAGES
-
-OURS = ("limits", "trace")
-"""What goes with a job's parameters and was not asked."""
 
 _TITLES = {stage.name: stage.title for stage in STAGES}
 
@@ -137,7 +136,7 @@ class UploadUse(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     upload: str = Field(pattern="^[0-9a-f]{32}$", description="Its id.", examples=["0" * 32])
-    role: Literal["phase", "magnitude", "mask", "sidecar", "total_field", "local_field"]
+    role: FileRole
 
 
 class JobRequest(BaseModel):
@@ -160,8 +159,8 @@ class JobRequest(BaseModel):
         },
     )
 
-    files: list[UploadUse] = Field(min_length=1, max_length=256)
-    te_ms: list[float] | None = Field(None, max_length=64, description="Echo times in ms.")
+    files: list[UploadUse] = Field(min_length=1, max_length=MOST_FILES)
+    te_ms: list[float] | None = Field(None, max_length=MOST_ECHOES, description="Echo times in ms.")
     b0: float | None = Field(None, description="Field strength in tesla.")
     b0_direction: tuple[float, float, float] | None = Field(None, description="In voxel axes.")
     method: Method | None = None

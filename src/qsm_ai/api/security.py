@@ -6,10 +6,8 @@ before a byte of a body is read.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import math
-from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -24,7 +22,7 @@ from qsm_ai.access.limits import LimitReached, too_many_jobs
 from qsm_ai.access.oidc import is_loopback
 from qsm_ai.api.context import Context
 from qsm_ai.api.problems import problem_response, responses
-from qsm_ai.api.uploads import HANG_UP
+from qsm_ai.api.uploads import HANG_UP, drain
 from qsm_ai.jobs.errors import OwnerLimitError, OwnerStorageError
 from qsm_ai.jobs.problem import Problem
 
@@ -72,11 +70,11 @@ class SecurityMiddleware:
                     await context.rate_limit.hit(identity.owner)
         except AccessDenied as denial:
             context.metrics.denials.labels(denial.code).inc()
-            await _drain(receive, headers)
+            await drain(Request(scope, receive), _DRAIN_BYTES, _DRAIN_SECONDS)
             await denied(denial, had_credentials="authorization" in headers)(scope, receive, send)
         except LimitReached as limit:
             context.metrics.denials.labels(limit.code).inc()
-            await _drain(receive, headers)
+            await drain(Request(scope, receive), _DRAIN_BYTES, _DRAIN_SECONDS)
             await limited(limit)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -205,20 +203,6 @@ def _from_elsewhere(sentence: str) -> AccessDenied:
         sentence,
         "Open it on the machine on which it runs, or have access control set up (QSM_ACCESS).",
     )
-
-
-async def _drain(receive: Receive, headers: Headers) -> None:
-    """Take a little of a refused body: a client that still sends would miss the answer otherwise."""
-    if "expect" in headers or not ({"content-length", "transfer-encoding"} & set(headers)):
-        return
-    taken = 0
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_SECONDS):
-            while taken < _DRAIN_BYTES:
-                message = await receive()
-                taken += len(message.get("body", b""))
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
 
 
 __all__ = ["OPEN", "SecurityMiddleware", "document", "install"]

@@ -70,6 +70,12 @@ class Settings(AccessSettings):
     storage_public_endpoint: str | None = Field(
         default=None, description="Address of the object store as clients reach it, if it is another one."
     )
+    shutdown_s: int = Field(
+        default=3,
+        ge=1,
+        description="How long requests that are under way may go on when the backend is told to end. Give "
+        "uploads the time that they take, and the process more than that before it is killed.",
+    )
     upload_stall_s: float = Field(
         default=60.0, gt=0, description="An upload from which nothing comes for so long is dropped."
     )

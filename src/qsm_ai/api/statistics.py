@@ -6,26 +6,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_ai.api.schemas import Statistics
-from qsm_ai.api.slices import Volume
+from qsm_ai.io.canonical import Canonical
 
 PERCENTILES = (1, 5, 25, 75, 95, 99)
 
 
-def sphere(volume: Volume, centre: tuple[float, float, float], radius: float) -> NDArray[np.bool_]:
+def sphere(volume: Canonical, centre: tuple[float, float, float], radius: float) -> NDArray[np.bool_]:
     """Voxels at most ``radius`` mm from ``centre`` (voxel indices to the right, front and top)."""
     x, y, z = (
         ((np.arange(n) - c) * size) ** 2
-        for n, c, size in zip(volume.data.shape, centre, volume.voxel_size, strict=True)
+        for n, c, size in zip(volume.volume.shape, centre, volume.voxel_size, strict=True)
     )
     inside: NDArray[np.bool_] = x[:, None, None] + y[None, :, None] + z[None, None, :] <= radius**2
     return inside
 
 
 def statistics(
-    name: str, unit: str, volume: Volume, region: NDArray[np.bool_], bins: int
+    name: str, unit: str, volume: Canonical, region: NDArray[np.bool_], bins: int
 ) -> Statistics | None:
     """Statistics and histogram of the values in a region; ``None`` if the region is empty."""
-    values = volume.data[region].astype(np.float64)
+    values = volume.volume[region].astype(np.float64)
     values = values[np.isfinite(values)]
     if values.size == 0:
         return None

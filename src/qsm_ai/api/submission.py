@@ -18,14 +18,17 @@ from qsm_ai.api.parameters import Parameters, parse
 from qsm_ai.api.problems import RETRY_AFTER, ProblemError
 from qsm_ai.api.representations import OFFERS, not_acceptable, represent, view
 from qsm_ai.api.uploads import ReceivedFile
-from qsm_ai.jobs.problem import Problem
+from qsm_ai.jobs.errors import IdempotencyConflictError, QueueFullError
+from qsm_ai.jobs.problem import Problem, worker_lost
 from qsm_ai.jobs.process import ProcessDiedError
-from qsm_ai.jobs.records import Job, State, Upload
-from qsm_ai.jobs.store import QueueFullError
+from qsm_ai.jobs.records import OURS, Job, State, Upload
 from qsm_ai.observe import tracing
 
-Found = TypeVar("Found")
+log = structlog.get_logger("qsm_ai.api")
 
+Found = TypeVar("Found")
+Use = tuple[str, str]
+"""What an upload is for, and its id."""
 
 IdempotencyKey = Annotated[
     str | None,
@@ -80,7 +83,7 @@ async def submit(
     fields: Mapping[str, Sequence[str]],
     idempotency_key: str | None = None,
     *,
-    are_counted: bool = False,
+    uses: Sequence[Use] = (),
 ) -> tuple[Job, float]:
     """Check a scan and queue its job.
 
@@ -94,8 +97,8 @@ async def submit(
         May be gone when this returns.
     fields : name: values in order
     idempotency_key : str or None
-    are_counted : bool
-        Whether the files are among what the owner takes up already.
+    uses : (role, upload id)
+        What the files were sent as before; none, if they came with this request.
 
     Returns
     -------
@@ -109,6 +112,8 @@ async def submit(
     ProblemError
         What is wrong with the input.
     QueueFullError, OwnerLimitError, OwnerStorageError, IdempotencyConflictError, TooLargeForWorkersError
+    UploadGoneError
+        If another request has used them meanwhile.
     AccessDenied
         A high priority, for who is no administrator.
     """
@@ -122,7 +127,7 @@ async def submit(
         id=secrets.token_hex(16),
         owner=owner,
         state=State.QUEUED,
-        parameters={**parameters.values, "limits": _limits(context), **_trace()},
+        parameters={**parameters.values, "limits": _limits(context), **_trace(), **_sent_before(uses)},
         uploads=tuple(
             Upload(file.role, file.name, f"uploads/{number}", file.size, file.sha256)
             for number, file in enumerate(files)
@@ -134,11 +139,60 @@ async def submit(
         deadline_at=deadline_at,
     )
     paths = {upload.key: file.path for upload, file in zip(job.uploads, files, strict=True)}
-    most = None if are_counted else context.quotas.stored or None
-    made = await context.jobs.submit(job, paths, max_stored=most)
+    made = await context.jobs.submit(
+        job,
+        paths,
+        consumes=[upload_id for _, upload_id in uses],
+        max_stored=context.quotas.stored or None,
+    )
     if made.id == job.id:
         context.metrics.uploads.inc(sum(file.size for file in files))
     return made, parameters.wait
+
+
+async def made_before(
+    context: Context,
+    owner: str,
+    idempotency_key: str | None,
+    uses: Sequence[Use],
+    fields: Mapping[str, Sequence[str]],
+) -> tuple[Job, float] | None:
+    """The job that the same request has made of uploads which are not there any more for that.
+
+    Parameters
+    ----------
+    context : Context
+    owner : str
+    idempotency_key : str or None
+    uses : (role, upload id)
+    fields : name: values in order
+
+    Returns
+    -------
+    Job
+    float
+        For how many seconds the client wants to wait for the result.
+
+    Raises
+    ------
+    ProblemError
+        A parameter that cannot be.
+    IdempotencyConflictError
+        If another request has made it under this key.
+    """
+    earlier = None if idempotency_key is None else await context.jobs.find(owner, idempotency_key)
+    if earlier is None:
+        return None
+    parameters = parse(fields, max_wait=context.settings.max_wait_s)
+    asked = {name: value for name, value in earlier.parameters.items() if name not in OURS}
+    if asked != parameters.values or earlier.parameters.get("uploads") != _sent_before(uses)["uploads"]:
+        raise IdempotencyConflictError(earlier.id)
+    return earlier, parameters.wait
+
+
+def _sent_before(uses: Sequence[Use]) -> dict[str, list[list[str]]]:
+    """What tells a request from another one when its uploads are gone."""
+    return {"uploads": [[role, upload_id] for role, upload_id in uses]} if uses else {}
 
 
 def _trace() -> dict[str, dict[str, str]]:
@@ -208,15 +262,8 @@ async def _check(context: Context, files: Sequence[ReceivedFile], parameters: Pa
             headers={"Retry-After": str(RETRY_AFTER)},
         ) from None
     except ProcessDiedError as error:
-        raise ProblemError(
-            Problem(
-                code="out-of-memory",
-                title="Not enough memory",
-                status=507,
-                detail="Reading the images needed more than this server has.",
-                mend="Crop the scan to the head, or send fewer echoes.",
-            )
-        ) from error
+        log.error("check.process_died", status=error.returncode)
+        raise ProblemError(worker_lost("The process that reads the images ended unexpectedly.")) from error
 
 
 def _limits(context: Context) -> dict[str, int]:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -26,7 +26,8 @@ from qsm_ai.jobs.problem import Problem
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-FILE_ROLES = ("phase", "magnitude", "mask", "sidecar", "total_field", "local_field")
+FileRole = Literal["phase", "magnitude", "mask", "sidecar", "total_field", "local_field"]
+FILE_ROLES: tuple[FileRole, ...] = get_args(FileRole)
 BATCH = 1 << 20
 LONGEST_FIELD = 1 << 14
 MOST_FILES = 256
@@ -323,15 +324,24 @@ async def chunks(request: Request, stall: float) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def drain(request: Request) -> None:
-    """Take a little more of a refused body: a client that still sends would miss the answer otherwise."""
-    if "expect" in request.headers:
-        # It asked before sending, and gets its answer instead of a "continue".
+async def drain(request: Request, most: int = DRAIN_BYTES, seconds: float = DRAIN_SECONDS) -> None:
+    """Take a little more of a refused body: a client that still sends would miss the answer otherwise.
+
+    Parameters
+    ----------
+    request : Request
+    most : int
+        Bytes.
+    seconds : s
+    """
+    headers = request.headers
+    # Who asks before sending gets an answer instead of a "continue"; who sends nothing is not waited for.
+    if "expect" in headers or not ({"content-length", "transfer-encoding"} & set(headers)):
         return
-    deadline, taken = time.monotonic() + DRAIN_SECONDS, 0
+    deadline, taken = time.monotonic() + seconds, 0
     with suppress(TimeoutError, ClientDisconnect, RuntimeError):
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while taken < DRAIN_BYTES and time.monotonic() < deadline:
+        async with asyncio.timeout(seconds):
+            while taken < most and time.monotonic() < deadline:
                 message = await request.receive()
                 taken += len(message.get("body", b""))
                 if message["type"] != "http.request" or not message.get("more_body", False):

@@ -97,7 +97,7 @@ class WorkerProcess:
     async def trouble(self) -> dict[str, str | None]:
         """What works and what does not: the reason for each."""
         found: dict[str, str | None] = {"worker": None}
-        if not self.engine.worker.is_alive():
+        if not self.engine.worker.is_looking():
             found["worker"] = "The worker does not look at its queue."
         elif self.engine.worker.is_draining:
             found["worker"] = "The worker takes no more jobs."

@@ -83,7 +83,7 @@ def _send(deployment: Deployment, method: str) -> str:
         return str(answer.json()["id"])
     told = refused(answer)
     facts: dict[str, Fact] = {"status": told.status, "code": told.code}
-    if told.status in (429, 503) and told.code not in {"storage-unavailable"}:
+    if told.status in (429, 503) and told.code != "storage-down":
         raise Trouble(skipped("network", f"The service takes no scan now: {told.detail}", told.mend, **facts))
     if told.status >= 500:
         raise Trouble(

@@ -6,7 +6,6 @@ anew after a training or a change of the pipeline; a test keeps them together.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -164,7 +163,7 @@ def compare(chi: NDArray[Any]) -> Agreement:
 def measure() -> dict[str, Any]:
     """The content of ``expected.json``: what the weights in the model repository make of the scan, in f32."""
     from qsm_ai.inference.openvino import OpenVinoNetwork
-    from qsm_ai.inference.repository import model_file
+    from qsm_ai.inference.repository import DIGITS, model_file, weights_digest
     from qsm_ai.io.loading import load_scan
     from qsm_ai.io.source import SourceFile
     from qsm_ai.reconstruction.options import Options
@@ -174,8 +173,10 @@ def measure() -> dict[str, Any]:
     given = {role: SourceFile(f"{role}.nii", content) for role, content in scan.files().items()}
     loaded = load_scan(mask_file=given["mask"], local_field=given["local_field"])
     chi = reconstruct(loaded, Options(), OpenVinoNetwork(model_file(), "f32")).chi
-    digest = hashlib.sha256(model_file().read_bytes()).hexdigest()[:12]
-    return {"weights": digest, "values": [round(float(v), 5) for v in probe(chi, scan)]}
+    return {
+        "weights": weights_digest(model_file())[:DIGITS],
+        "values": [round(float(v), 5) for v in probe(chi, scan)],
+    }
 
 
 if __name__ == "__main__":

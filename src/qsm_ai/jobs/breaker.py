@@ -26,8 +26,8 @@ PROBE_EVERY = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 """Seconds until a job is tried again after one has failed at a server that says it is ready."""
 
-DOWN = frozenset({"triton-unavailable", "triton-model-died", "triton-model-missing"})
-"""Problems that are the inference server's and no job's."""
+DOWN = frozenset({"triton-unavailable", "triton-model-died", "triton-model-missing", "triton-timeout"})
+"""Problems that are the inference server's and no job's: all patches are of one size, whatever the scan."""
 
 
 class Circuit(StrEnum):

@@ -13,18 +13,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import structlog
-from nibabel.orientations import io_orientation
 
 from qsm_ai import __version__
 from qsm_ai.inference.errors import InferenceFailure
+from qsm_ai.io.canonical import canonical_geometry
 from qsm_ai.io.loading import Limits, SourceFile, load_scan
 from qsm_ai.io.outputs import write_outputs
-from qsm_ai.jobs.problem import Problem, inference_problem, internal
+from qsm_ai.jobs.problem import Problem, inference_problem, internal, out_of_memory
 from qsm_ai.observe import logs, tracing
 from qsm_ai.observe.steps import Steps
 from qsm_ai.observe.tracing import span
@@ -32,7 +33,7 @@ from qsm_ai.reconstruction.network import Network
 from qsm_ai.reconstruction.options import Options
 from qsm_ai.reconstruction.pipeline import Progress, reconstruct
 from qsm_ai.reconstruction.stages import ARTEFACTS
-from qsm_ai.scan import Grid, Refusal, Scan
+from qsm_ai.scan import Refusal, Scan
 
 log = structlog.get_logger("qsm_ai.compute")
 
@@ -129,7 +130,7 @@ def run_reconstruction(task: dict[str, Any], say: Say, calls: Calls) -> dict[str
         result = reconstruct(scan, options, network, on_progress)
     with span("writing"):
         written = write_outputs(scan, result, task["output"], {"reading": reading})
-    shape, voxel_size = _canonical(scan.grid)
+    shape, voxel_size = canonical_geometry(scan.grid)
     return {
         "files": [
             {
@@ -139,8 +140,8 @@ def run_reconstruction(task: dict[str, Any], say: Say, calls: Calls) -> dict[str
             }
             for name, path in written.items()
         ],
-        "shape": shape,
-        "voxel_size": voxel_size,
+        "shape": list(shape),
+        "voxel_size": [round(size, 6) for size in voxel_size],
         "scores": {name: float(value) for name, value in result.scores.items() if np.isfinite(value)},
         "timings": {name: round(seconds, 4) for name, seconds in result.timings.items()},
         "warnings": list(result.warnings),
@@ -163,17 +164,8 @@ def _network(task: dict[str, Any], calls: Calls) -> Network:
 _MEDIA_TYPES = {".gz": "application/gzip", ".json": "application/json", ".png": "image/png"}
 
 
-def _canonical(grid: Grid) -> tuple[list[int], list[float]]:
-    """Shape and voxel size along right, anterior, superior, whatever way the voxels are stored."""
-    axes = [int(axis) for axis in io_orientation(grid.affine)[:, 0]]  # type: ignore[no-untyped-call]
-    shape, voxel_size = [0, 0, 0], [0.0, 0.0, 0.0]
-    for stored, axis in enumerate(axes):
-        shape[axis], voxel_size[axis] = grid.shape[stored], round(grid.voxel_size[stored], 6)
-    return shape, voxel_size
-
-
 def _choices(parameters: dict[str, Any]) -> dict[str, Any]:
-    names = ("method", "reference", "unwrapping", "background")
+    names = [choice.name for choice in fields(Options)]
     return {name: parameters[name] for name in names if parameters.get(name) is not None}
 
 
@@ -203,13 +195,7 @@ def _answer(task: dict[str, Any], say: Say, calls: Calls) -> dict[str, Any]:
     except InferenceFailure as error:
         problem = inference_problem(error)
     except MemoryError:
-        problem = Problem(
-            code="out-of-memory",
-            title="Not enough memory",
-            status=507,
-            detail="The scan needs more memory than this server has.",
-            mend="Crop the scan to the head, or reconstruct fewer echoes.",
-        )
+        problem = out_of_memory("The scan needs more memory than this server has.")
     except Exception as error:  # the boundary of the process: nothing may leave it but a problem
         log.exception("compute.error")
         problem = internal(type(error).__name__)

@@ -145,14 +145,14 @@ class _ServerClock:
         with self._lock:
             if self._asked_at is None or time.monotonic() - self._asked_at > self.ASK_EVERY:
                 self._ask()
-            return time.time() + self._ahead
+            return time.monotonic() + self._ahead
 
     def _ask(self) -> None:
         with self._engine.connect() as connection:
-            before = time.time()
+            before = time.monotonic()
             there = connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
-            # Half of the way there and back; the rest is within what nobody cares about.
-            self._ahead = float(there) - (before + time.time()) / 2
+            # Half of the way there and back; the rest is too little to care about. Nobody sets this clock.
+            self._ahead = float(there) - (before + time.monotonic()) / 2
         self._asked_at = time.monotonic()
 
 
@@ -172,8 +172,15 @@ def _engine(url: str) -> sa.Engine:
         pool_pre_ping=True,
         pool_size=10,
         max_overflow=20,
-        # A server that does not answer must not hold a thread for minutes.
-        connect_args={"connect_timeout": 5, "options": "-c statement_timeout=30000 -c lock_timeout=30000"},
+        # A server that does not answer, or a network that loses packets, must not hold a thread for minutes.
+        connect_args={
+            "connect_timeout": 5,
+            "options": "-c statement_timeout=30000 -c lock_timeout=30000",
+            "keepalives_idle": 15,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 35_000,
+        },
     )
 
 

@@ -6,6 +6,7 @@
     QueueFullError                    as many jobs wait as may wait
     OwnerLimitError                   one owner has as many unfinished jobs as one may have
     OwnerStorageError                 one owner's files take up as much as those of one may
+    UploadGoneError (LookupError)     a job was to be made of an upload that is not there any more
     TooLargeForWorkersError           no worker has the memory for it
     IdempotencyConflictError          the same key came before, with another upload
     WrongStateError                   the job is not in a state in which this can be done to it
@@ -40,6 +41,19 @@ class OwnerLimitError(RuntimeError):
 
 class OwnerStorageError(RuntimeError):
     """The owner's uploads and results would take up more than those of one may."""
+
+
+class UploadGoneError(LookupError):
+    """A job was to be made of an upload that does not exist, is used already, or has expired.
+
+    Attributes
+    ----------
+    upload_id : str
+    """
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(upload_id)
+        self.upload_id = upload_id
 
 
 class TooLargeForWorkersError(RuntimeError):

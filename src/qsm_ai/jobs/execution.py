@@ -26,8 +26,8 @@ Report = Callable[[str, float, str | None], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a job may take.
+class ExecutionSettings:
+    """Where jobs are computed, and what one may take.
 
     Attributes
     ----------
@@ -76,14 +76,16 @@ class Execution:
     storage : Storage
     pool : ProcessPool
     scratch : Scratch
-    limits : Limits
+    settings : ExecutionSettings
     """
 
-    def __init__(self, storage: Storage, pool: ProcessPool, scratch: Scratch, limits: Limits) -> None:
+    def __init__(
+        self, storage: Storage, pool: ProcessPool, scratch: Scratch, settings: ExecutionSettings
+    ) -> None:
         self._storage = storage
         self._pool = pool
         self._scratch = scratch
-        self._limits = limits
+        self._settings = settings
 
     async def perform(self, job: Job, seconds: float | None, report: Report) -> Outcome:
         """Compute a job and store its results; cancelling kills the computation at once.
@@ -95,7 +97,7 @@ class Execution:
             Until its deadline.
         report : callable
         """
-        allowed = self._limits.job_timeout if seconds is None else min(self._limits.job_timeout, seconds)
+        allowed = self._settings.job_timeout if seconds is None else min(self._settings.job_timeout, seconds)
         if allowed <= 0:
             return Outcome(deadline_exceeded(0.0))
         async with self._scratch.folder() as folder:
@@ -109,9 +111,9 @@ class Execution:
                         "sources": await self._fetch_uploads(job, folder),
                         "parameters": job.parameters,
                         "output": str(output),
-                        "triton_url": self._limits.triton_url,
-                        "triton_timeout": min(self._limits.triton_timeout, allowed),
-                        "triton_in_flight": self._limits.triton_in_flight,
+                        "triton_url": self._settings.triton_url,
+                        "triton_timeout": min(self._settings.triton_timeout, allowed),
+                        "triton_in_flight": self._settings.triton_in_flight,
                         # Requests to the inference server end with the job, at the latest.
                         "job_timeout": max(1.0, allowed - (time.monotonic() - began)),
                         "log": get_contextvars(),

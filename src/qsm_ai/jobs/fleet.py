@@ -25,21 +25,20 @@ class Fleet(Transitions):
     def announce(self, worker: WorkerRecord) -> None:
         """Say that a worker is there, and how it is; ``seen_at`` is now."""
         now = self._now()
-        trouble = None if worker.trouble is None else worker.trouble
         values: dict[str, Any] = {
             "slots": worker.slots,
             "memory_mb": worker.memory_mb,
             "seen_at": now,
             "draining": worker.draining,
-            "trouble": trouble,
+            "trouble": worker.trouble,
             "trouble_since": None
-            if trouble is None
+            if worker.trouble is None
             else sa.func.coalesce(WORKERS.c.trouble_since, sa.literal(now)),
         }
         with self._database.writing() as connection:
             known = connection.execute(WORKERS.update().where(WORKERS.c.name == worker.name).values(**values))
             if known.rowcount == 0:
-                values["trouble_since"] = None if trouble is None else now
+                values["trouble_since"] = None if worker.trouble is None else now
                 connection.execute(WORKERS.insert().values(name=worker.name, started_at=now, **values))
                 connection.execute(WORKERS.delete().where(WORKERS.c.seen_at < now - FORGOTTEN_AFTER))
 
@@ -72,10 +71,14 @@ class Fleet(Transitions):
 
     @persistent
     def explain(self, method: str, note: str | None) -> list[str]:
-        """Say why the queued jobs of a method wait, or that they do not any more; ids of those concerned."""
+        """Say why the queued jobs of a method wait, or that they do not any more; ids of those concerned.
+
+        What is said already stays: workers that see different reasons would correct each other for ever.
+        """
         now = self._now()
+        concerned = JOBS.c.note.is_not(None) if note is None else JOBS.c.note.is_(None)
         query = sa.select(JOBS.c.id).where(
-            JOBS.c.state == State.QUEUED.value, JOBS.c.method == method, JOBS.c.note.is_distinct_from(note)
+            JOBS.c.state == State.QUEUED.value, JOBS.c.method == method, concerned
         )
         with self._database.reading() as connection:
             if connection.execute(query).first() is None:

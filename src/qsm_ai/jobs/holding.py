@@ -15,7 +15,7 @@ from qsm_ai.jobs.problem import Problem, worker_lost
 from qsm_ai.jobs.records import Job, State, StoredArtefact, StoredFile, Waiting
 from qsm_ai.jobs.rows import WAITING, waiting_of
 from qsm_ai.jobs.tables import JOBS, OWNERS
-from qsm_ai.jobs.transitions import Transitions, held
+from qsm_ai.jobs.transitions import REMOVER, Transitions, held
 
 MAX_LOST = 25
 """Workers that a job may lose before it is held to be what kills them."""
@@ -66,11 +66,6 @@ class Holding(Transitions):
                     self._record(connection, job.id, "state", data, now)
                     return job
         return None
-
-    @persistent
-    def queue(self) -> list[str]:
-        """Ids of the queued jobs in the order in which they will be taken."""
-        return [waiting.id for waiting in self.waiting()]
 
     @persistent
     def waiting(self) -> list[Waiting]:
@@ -165,14 +160,22 @@ class Holding(Transitions):
         return self._end(job, State.CANCELLED, {})
 
     @persistent
-    def give_back(self, job: Job) -> bool:
-        """Put a held job back into the queue, where it was, because its worker shuts down."""
+    def give_back(self, job: Job) -> State | None:
+        """Put a held job back into the queue, where it was, because its worker shuts down.
+
+        Returns
+        -------
+        State or None
+            Queued, or cancelled if its user wanted it stopped; ``None`` if it is not held any more.
+        """
         now = self._now()
         with self._database.writing() as connection:
             if not self._holds(connection, job):
-                return False
+                return None
+            if self._stopped(connection, job.id, now):
+                return State.CANCELLED
             self._requeue(connection, job.id, now)
-            return True
+            return State.QUEUED
 
     @persistent
     def put_off(self, job: Job, problem: Problem) -> State | None:
@@ -181,7 +184,8 @@ class Holding(Transitions):
         Returns
         -------
         State or None
-            Queued, or failed with ``problem``; ``None`` if it is not held any more.
+            Queued, failed with ``problem``, or cancelled if its user wanted it stopped; ``None`` if it is not
+            held any more.
         """
         now = self._now()
         with self._database.writing() as connection:
@@ -190,11 +194,18 @@ class Holding(Transitions):
             return self._take_back(connection, job.id, now, problem)
 
     @persistent
-    def reap(self, *, silent_for: float, dead_workers: Sequence[str] = ()) -> list[str]:
-        """Take back the jobs of workers that are dead or were silent for ``silent_for`` seconds.
+    def reap(self, *, silent_for: float | None, dead_workers: Sequence[str] = ()) -> list[str]:
+        """Take back the jobs of workers that are dead or were silent for long.
 
         They return to their old place in the queue; a job that lost its worker ``MAX_LOST`` times fails,
         for it is probably what kills the workers.
+
+        Parameters
+        ----------
+        silent_for : s or None
+            Silence after which a worker counts as lost; ``None``: none does for that.
+        dead_workers : names
+            Of workers that are known to live no more.
 
         Returns
         -------
@@ -202,23 +213,41 @@ class Holding(Transitions):
             Ids of the jobs taken back.
         """
         now = self._now()
-        gone = sa.select(JOBS.c.id, JOBS.c.cancel_requested).where(
-            JOBS.c.state == State.RUNNING.value,
-            sa.or_(JOBS.c.heartbeat_at < now - silent_for, JOBS.c.worker.in_(list(dead_workers))),
-        )
+        lost: list[sa.ColumnElement[bool]] = [JOBS.c.worker.in_(list(dead_workers))]
+        if silent_for is not None:
+            lost.append(JOBS.c.heartbeat_at < now - silent_for)
+        gone = sa.select(JOBS.c.id).where(JOBS.c.state == State.RUNNING.value, sa.or_(*lost))
         with self._database.reading() as connection:
             if connection.execute(gone).first() is None:
                 return []
         with self._database.writing() as connection:
             # One that its worker is ending at this moment is not lost.
-            rows = list(connection.execute(gone.with_for_update(skip_locked=True)))
-            for job_id, cancel_requested in rows:
-                if cancel_requested:
-                    self._finish(connection, job_id, State.CANCELLED, now)
-                else:
-                    lost = worker_lost(f"Its worker died {MAX_LOST} times while computing it.")
-                    self._take_back(connection, job_id, now, lost)
-            return [str(row[0]) for row in rows]
+            found = [str(row) for row in connection.execute(gone.with_for_update(skip_locked=True)).scalars()]
+            for job_id in found:
+                died = worker_lost(f"Its worker died {MAX_LOST} times while computing it.")
+                self._take_back(connection, job_id, now, died)
+            return found
+
+    @persistent
+    def condemn(self, job_id: str, before: float) -> Job | None:
+        """Keep an old job from being queued again, because it is about to be removed.
+
+        Parameters
+        ----------
+        job_id : str
+        before : float
+            Seconds since 1970; only a job that ended before is condemned.
+
+        Returns
+        -------
+        Job or None
+            ``None`` if there is none any more, or if it has been queued again.
+        """
+        with self._database.writing() as connection:
+            condemned = connection.execute(
+                JOBS.update().where(JOBS.c.id == job_id, JOBS.c.finished_at < before).values(worker=REMOVER)
+            )
+            return self._read(connection, job_id) if condemned.rowcount else None
 
     @persistent
     def holders(self) -> set[str]:
@@ -264,7 +293,17 @@ class Holding(Transitions):
             with suppress(sa.exc.IntegrityError), connection.begin_nested():
                 connection.execute(OWNERS.insert().values(owner=owner, served_at=now))
 
+    def _stopped(self, connection: sa.Connection, job_id: str, now: float) -> bool:
+        """End a job whose user wanted it stopped before its worker let go of it; whether that was so."""
+        query = sa.select(JOBS.c.cancel_requested).where(JOBS.c.id == job_id)
+        wanted = bool(connection.execute(query).scalar_one())
+        if wanted:
+            self._finish(connection, job_id, State.CANCELLED, now)
+        return wanted
+
     def _take_back(self, connection: sa.Connection, job_id: str, now: float, problem: Problem) -> State:
+        if self._stopped(connection, job_id, now):
+            return State.CANCELLED
         lost = connection.execute(sa.select(JOBS.c.lost).where(JOBS.c.id == job_id)).scalar_one() + 1
         if lost >= MAX_LOST:
             self._finish(connection, job_id, State.FAILED, now, {"problem": problem.to_dict()})

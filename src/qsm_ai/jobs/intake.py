@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -14,13 +14,14 @@ from qsm_ai.jobs.errors import (
     JobNotFoundError,
     OwnerLimitError,
     QueueFullError,
+    UploadGoneError,
     WrongStateError,
 )
 from qsm_ai.jobs.memory import needed_mb
 from qsm_ai.jobs.occupancy import ADDING, refuse_too_much
 from qsm_ai.jobs.records import Event, Job, State
 from qsm_ai.jobs.rows import job_of
-from qsm_ai.jobs.tables import EVENTS, JOBS, OWNERS
+from qsm_ai.jobs.tables import EVENTS, JOBS, OWNERS, UPLOADS
 from qsm_ai.jobs.transitions import Transitions
 
 _SOME = sa.select(JOBS).where(JOBS.c.id.in_(sa.bindparam("ids", expanding=True)))
@@ -37,6 +38,7 @@ class Intake(Transitions):
         *,
         max_queued: int,
         max_unfinished: int | None = None,
+        consumes: Collection[str] = (),
         max_stored: int | None = None,
     ) -> Job:
         """Put a new job into the queue, or find the one that the same request made before.
@@ -49,8 +51,10 @@ class Intake(Transitions):
             Jobs that may wait.
         max_unfinished : int or None
             Jobs of this owner that may wait or run.
+        consumes : upload ids
+            Of this owner, that become this job and are uploads no more.
         max_stored : int or None
-            Bytes that this owner's files may take up, where those of the job are not counted yet.
+            Bytes that this owner's files may take up, those of the job included.
 
         Returns
         -------
@@ -62,6 +66,8 @@ class Intake(Transitions):
         QueueFullError, OwnerLimitError, OwnerStorageError
         IdempotencyConflictError
             If the key came before with something else.
+        UploadGoneError
+            If one of the uploads is not there any more; then all that are stay.
         """
         now = self._now()
         with self._database.writing() as connection:
@@ -77,6 +83,7 @@ class Intake(Transitions):
             self._refuse_when_full(connection, max_queued)
             if max_unfinished is not None:
                 self._refuse_too_many(connection, job.owner, max_unfinished)
+            self._use_up(connection, job.owner, consumes)
             size = sum(upload.size for upload in job.uploads)
             if max_stored is not None:
                 refuse_too_much(connection, job.owner, size, max_stored, now)
@@ -194,7 +201,7 @@ class Intake(Transitions):
             self._refuse_when_full(connection, max_queued)
             if max_unfinished is not None:
                 self._refuse_too_many(connection, job.owner, max_unfinished)
-            deadline_at = None if job.deadline_at is None else now + (job.deadline_at - job.created_at)
+            deadline_at = None if job.deadline_at is None else now + (job.deadline_at - job.queued_at)
             self._requeue(connection, job_id, now, queued_at=now, lost=0, deadline_at=deadline_at)
             return self._read(connection, job_id)
 
@@ -224,6 +231,15 @@ class Intake(Transitions):
         query = sa.select(JOBS).where(JOBS.c.owner == owner, JOBS.c.idempotency_key == idempotency_key)
         row = connection.execute(query).mappings().first()
         return None if row is None else job_of(row)
+
+    def _use_up(self, connection: sa.Connection, owner: str, upload_ids: Collection[str]) -> None:
+        """Forget uploads. However many requests name one, it makes one job, and is counted once."""
+        for upload_id in dict.fromkeys(upload_ids):
+            gone = connection.execute(
+                UPLOADS.delete().where(UPLOADS.c.id == upload_id, UPLOADS.c.owner == owner)
+            )
+            if gone.rowcount != 1:
+                raise UploadGoneError(upload_id)
 
     def _refuse_when_full(self, connection: sa.Connection, max_queued: int) -> None:
         waiting = sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.state == State.QUEUED.value)

@@ -17,6 +17,8 @@ from qsm_ai.scan import NotAnImage, Refusal, TooLarge
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
 """Mends name options of the command line; over HTTP the same choices are form fields."""
 
+_SMALLER = "Crop the scan to the head, or send fewer echoes."
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -92,7 +94,7 @@ def worker_lost(detail: str) -> Problem:
         title="The computing process died",
         status=500,
         detail=detail,
-        mend="Retry the job; if it dies again, the scan may need more memory than this server has.",
+        mend="Try it again; if it dies again, the scan may need more memory than this server has.",
     )
 
 
@@ -129,12 +131,23 @@ def expired() -> Problem:
     )
 
 
-def too_large_for_workers(needed_mb: int, largest_mb: int) -> Problem:
-    """A scan that no worker can hold."""
+def out_of_memory(detail: str) -> Problem:
+    """A scan that does not fit into what there is."""
     return Problem(
         code="out-of-memory",
         title="Not enough memory",
         status=507,
-        detail=f"The scan needs about {needed_mb:,} MiB; the largest worker has {largest_mb:,} MiB.",
-        mend="Crop the scan to the head, or reconstruct fewer echoes.",
+        detail=detail,
+        mend=_SMALLER,
+    )
+
+
+def too_large_for_workers(needed_mb: int, largest_mb: int) -> Problem:
+    """A scan that no worker can hold."""
+    return Problem(
+        code="too-large-for-workers",
+        title="Not enough memory",
+        status=507,
+        detail=f"The scan needs about {needed_mb:,} MiB; no worker gives more than {largest_mb:,} MiB.",
+        mend=_SMALLER,
     )

@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from qsm_ai.reconstruction.options import Options
+
+OURS = ("limits", "trace", "uploads")
+"""What goes with a job's parameters and was not asked; ``uploads``: role and id of each that it used."""
+
 
 class State(StrEnum):
     """Where a job stands."""
@@ -143,12 +148,12 @@ class Job:
     @property
     def method(self) -> str:
         """How the local field becomes susceptibility."""
-        return str(self.parameters.get("method", "qsm-vit"))
+        return str(self.parameters.get("method", Options.method))
 
     @property
     def fingerprint(self) -> str:
         """A hash of everything that the client asked for."""
-        asked = {name: value for name, value in self.parameters.items() if name not in ("limits", "trace")}
+        asked = {name: value for name, value in self.parameters.items() if name not in OURS}
         files = [(upload.role, upload.sha256) for upload in self.uploads]
         text = json.dumps([asked, files], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from qsm_ai.jobs.database import Database
 from qsm_ai.jobs.errors import DatabaseMismatchError
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration."""
 
 BEFORE_MIGRATIONS = "0001"

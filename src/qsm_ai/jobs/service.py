@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,20 @@ LOOK_AGAIN = 2.0
 
 Permit = Callable[[], Awaitable[object]]
 """Whether somebody may go on waiting; raises if not."""
+
+
+class IncompleteSweepError(RuntimeError):
+    """Some of what is past its time could not be removed; all else is.
+
+    Attributes
+    ----------
+    removed : int
+        How many jobs' worth.
+    """
+
+    def __init__(self, removed: int) -> None:
+        super().__init__("not everything could be removed")
+        self.removed = removed
 
 
 class Jobs:
@@ -74,15 +88,24 @@ class Jobs:
         counts = await self.counts()
         return counts[State.QUEUED] < self._max_queued
 
-    async def submit(self, job: Job, files: dict[str, Path], *, max_stored: int | None = None) -> Job:
+    async def submit(
+        self,
+        job: Job,
+        files: dict[str, Path],
+        *,
+        consumes: Collection[str] = (),
+        max_stored: int | None = None,
+    ) -> Job:
         """Store a job's uploads (key below the job's folder: local file), then queue it. All or nothing.
 
         Parameters
         ----------
         job : Job
         files : dict
+        consumes : upload ids
+            What the files were sent as: the job takes their place, all at once.
         max_stored : int or None
-            Bytes that the owner's files may take up, where those of the job are not counted yet.
+            Bytes that the owner's files may take up, those of the job included.
 
         Returns
         -------
@@ -92,11 +115,12 @@ class Jobs:
         Raises
         ------
         QueueFullError, OwnerLimitError, OwnerStorageError, IdempotencyConflictError, TooLargeForWorkersError
+        UploadGoneError
         """
         if job.deadline_at is None and self._deadline is not None:
             job = replace(job, deadline_at=await asyncio.to_thread(self._store.now) + self._deadline)
         await self._refuse_too_large(job)
-        storing = asyncio.create_task(self._store_and_add(job, files, max_stored))
+        storing = asyncio.create_task(self._store_and_add(job, files, consumes, max_stored))
         try:
             return await asyncio.shield(storing)
         except asyncio.CancelledError:
@@ -104,7 +128,9 @@ class Jobs:
             await asyncio.gather(storing, return_exceptions=True)
             raise
 
-    async def _store_and_add(self, job: Job, files: dict[str, Path], max_stored: int | None) -> Job:
+    async def _store_and_add(
+        self, job: Job, files: dict[str, Path], consumes: Collection[str], max_stored: int | None
+    ) -> Job:
         added: Job | None = None
         try:
             for key, path in files.items():
@@ -114,6 +140,7 @@ class Jobs:
                 job,
                 max_queued=self._max_queued,
                 max_unfinished=self._max_unfinished,
+                consumes=consumes,
                 max_stored=max_stored,
             )
         except DBAPIError:
@@ -146,23 +173,9 @@ class Jobs:
         """
         return await self._reader.get(job_id, owner)
 
-    async def page(
-        self, *, owner: str | None, state: State | None, limit: int, before: float | None
-    ) -> list[Job]:
-        """Jobs, newest first."""
-        return await self._store.database.look_up(
-            self._store.page, owner=owner, state=state, limit=limit, before=before
-        )
-
     async def counts(self) -> dict[State, int]:
         """How many jobs are in each state."""
         return await self._store.database.look_up(self._store.counts)
-
-    async def oldest_wait(self) -> float:
-        """For how many seconds the oldest queued job waits."""
-        queued_at = await self._store.database.look_up(self._store.oldest_queued)
-        now = await asyncio.to_thread(self._store.now)
-        return 0.0 if queued_at is None else max(0.0, now - queued_at)
 
     async def cancel(self, job_id: str) -> Job:
         """Cancel; a running job stops within a second."""
@@ -197,13 +210,16 @@ class Jobs:
         while not job.state.is_final and time.monotonic() < deadline:
             await self._hub.wait(job_id, 0.1)
             job = await self.get(job_id)
+        await self._remove(job)
+
+    async def _remove(self, job: Job) -> None:
         # The record goes after the files, for it remembers that there is something to delete; what a worker
         # that would not stop has stored between the two goes last.
         await self._storage.delete_prefix(job.prefix)
-        await asyncio.to_thread(self._store.delete, job_id)
+        await asyncio.to_thread(self._store.delete, job.id)
         await self._storage.delete_prefix(job.prefix)
-        self._forget(job_id)
-        self._hub.notify(job_id)
+        self._forget(job.id)
+        self._hub.notify(job.id)
 
     async def wait(self, job_id: str, seconds: float, permit: Permit | None = None) -> Job:
         """The job, when it has ended or ``seconds`` have passed.
@@ -279,17 +295,45 @@ class Jobs:
         await self._storage.fetch(f"{job.prefix}/{key}", path)
 
     async def sweep(self, retention_seconds: float | None) -> int:
-        """Delete what is older than the retention, and files that belong to no job; how many jobs' worth.
+        """Delete what is older than the retention, and files that belong to no job.
 
-        ``retention_seconds`` is counted from the end of a job; ``None`` keeps jobs forever.
+        Parameters
+        ----------
+        retention_seconds : s or None
+            Counted from the end of a job; ``None`` keeps jobs forever.
+
+        Returns
+        -------
+        int
+            How many jobs' worth was removed.
+
+        Raises
+        ------
+        IncompleteSweepError
+            At the end, if something could not be removed.
         """
-        removed = 0
+        removed = failed = 0
         if retention_seconds is not None:
-            now = await asyncio.to_thread(self._store.now)
-            for job_id in await asyncio.to_thread(self._store.finished_before, now - retention_seconds):
+            before = await asyncio.to_thread(self._store.now) - retention_seconds
+            for job_id in await asyncio.to_thread(self._store.finished_before, before):
                 try:
-                    await self.delete(job_id)
-                    removed += 1
-                except JobNotFoundError:
-                    continue
-        return removed + await self._sweeper.sweep()
+                    removed += await self._remove_old(job_id, before)
+                except Exception as error:  # one that cannot be removed must not keep the others
+                    log.warning("sweep.job_kept", job=job_id, error=type(error).__name__)
+                    failed += 1
+        try:
+            removed += await self._sweeper.sweep()
+        except Exception as error:
+            log.warning("sweep.files_kept", error=type(error).__name__)
+            failed += 1
+        if failed:
+            raise IncompleteSweepError(removed)
+        return removed
+
+    async def _remove_old(self, job_id: str, before: float) -> bool:
+        """Remove a job that ended before a moment, unless its owner has just queued it again."""
+        job = await asyncio.to_thread(self._store.condemn, job_id, before)
+        if job is None:
+            return False
+        await self._remove(job)
+        return True

@@ -14,16 +14,9 @@ import sqlalchemy as sa
 
 from qsm_ai.jobs import schema
 from qsm_ai.jobs.database import Database
-from qsm_ai.jobs.errors import (
-    IdempotencyConflictError,
-    JobNotFoundError,
-    OwnerLimitError,
-    QueueFullError,
-    WrongStateError,
-)
 from qsm_ai.jobs.figures import Figures
 from qsm_ai.jobs.fleet import Fleet
-from qsm_ai.jobs.holding import MAX_LOST, Holding
+from qsm_ai.jobs.holding import Holding
 from qsm_ai.jobs.intake import Intake
 
 
@@ -76,14 +69,3 @@ class JobStore(Intake, Holding, Fleet, Figures):
         """Read from the database; raises whatever goes wrong."""
         with self._database.reading() as connection:
             connection.execute(sa.text("SELECT 1 FROM owners")).first()
-
-
-__all__ = [
-    "MAX_LOST",
-    "IdempotencyConflictError",
-    "JobNotFoundError",
-    "JobStore",
-    "OwnerLimitError",
-    "QueueFullError",
-    "WrongStateError",
-]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from qsm_ai.jobs.records import Job, State
@@ -33,13 +34,7 @@ class Sweeper:
         return await self._without_job() + await self._of_earlier_attempts() + await self._checks()
 
     async def _without_job(self) -> int:
-        removed = 0
-        stored = await self._storage.children("jobs")
-        for job_id in set(stored) - await asyncio.to_thread(self._store.known_ids):
-            if self._is_old(await self._storage.last_change(f"jobs/{job_id}")):
-                await self._storage.delete_prefix(f"jobs/{job_id}")
-                removed += 1
-        return removed
+        return await remove_orphans(self._storage, "jobs", self._store.known_ids, self._age)
 
     async def _of_earlier_attempts(self) -> int:
         removed = 0
@@ -52,13 +47,45 @@ class Sweeper:
         return removed
 
     async def _checks(self) -> int:
-        old = [info.key for info in await self._storage.entries("checks") if self._is_old(info.modified)]
-        for key in old:
-            await self._storage.delete(key)
+        stored = await self._storage.entries("checks")
+        old = [info for info in stored if _is_old(info.modified, self._age)]
+        for info in old:
+            await self._storage.delete(info.key)
         return len(old)
 
-    def _is_old(self, moment: datetime | None) -> bool:
-        return moment is None or (datetime.now(UTC) - moment).total_seconds() > self._age
+
+async def remove_orphans(
+    storage: Storage, folder: str, known: Callable[[], set[str]], age: float = ORPHAN_AGE
+) -> int:
+    """Remove what nobody knows any more and nobody has written to for a while.
+
+    Parameters
+    ----------
+    storage : Storage
+    folder : str
+        Its folders belong to somebody each.
+    known : callable
+        Names of those that belong to somebody. Called in a thread, after the folder was looked at: what is
+        recorded before it is stored is never an orphan.
+    age : s
+        Since the last change.
+
+    Returns
+    -------
+    int
+        How many folders went.
+    """
+    removed = 0
+    stored = await storage.children(folder)
+    for name in set(stored) - await asyncio.to_thread(known):
+        if _is_old(await storage.last_change(f"{folder}/{name}"), age):
+            await storage.delete_prefix(f"{folder}/{name}")
+            removed += 1
+    return removed
+
+
+def _is_old(moment: datetime | None, age: float) -> bool:
+    return moment is None or (datetime.now(UTC) - moment).total_seconds() > age
 
 
 def _is_left_over(job: Job, attempt: str) -> bool:

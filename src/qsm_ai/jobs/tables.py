@@ -105,6 +105,7 @@ UPLOADS = sa.Table(
     sa.Column("received", sa.BigInteger, nullable=False, default=0),
     sa.Column("created_at", sa.Float(53), nullable=False),
     sa.Column("expires_at", sa.Float(53), nullable=False),
+    sa.Column("parts", sa.JSON, nullable=False, server_default="[]"),
     sa.Index("uploads_by_owner", "owner", "created_at"),
     sa.Index("uploads_by_expiry", "expires_at"),
 )

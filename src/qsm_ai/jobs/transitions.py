@@ -16,6 +16,9 @@ from qsm_ai.jobs.tables import EVENTS, JOBS
 QUEUE = "queue"
 """The topic of who waits for work."""
 
+REMOVER = "retention"
+"""Who holds an ended job that is about to be removed; no worker has this name."""
+
 
 class Transitions:
     """What all parts of the store share."""
@@ -68,7 +71,16 @@ class Transitions:
         self._record(connection, job_id, "state", data, now)
 
     def _requeue(self, connection: sa.Connection, job_id: str, now: float, **values: Any) -> None:
-        """Back into the queue as if never taken, at its old place unless ``queued_at`` is given."""
+        """Back into the queue as if never taken, at its old place unless ``queued_at`` is given.
+
+        Raises
+        ------
+        JobNotFoundError
+            If it is about to be removed: it is as good as gone.
+        """
+        holder = connection.execute(sa.select(JOBS.c.worker).where(JOBS.c.id == job_id)).scalar_one()
+        if holder == REMOVER:
+            raise JobNotFoundError(job_id)
         values = {
             "state": State.QUEUED.value,
             "worker": None,

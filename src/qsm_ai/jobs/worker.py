@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ import structlog
 from obstore.exceptions import BaseError as StoreError
 from opentelemetry.trace import Span, StatusCode
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from structlog.contextvars import bound_contextvars
 
 from qsm_ai.jobs.breaker import DOWN, PROBE_EVERY, Breaker
@@ -34,10 +36,19 @@ LOOK_EVERY = 0.3
 TEND_EVERY = 5.0
 """Seconds between looks at what other workers left."""
 
+EXPLAIN_EVERY = 1.0
+"""Seconds between looks at what waits for an inference server that is away, and for how long it has."""
+
 SILENT_FOR = 20.0
 """Seconds without a heartbeat after which a worker counts as lost."""
 
-PASSING = (DBAPIError, StoreError, OSError)
+INTERRUPTED_AFTER = 10.0
+"""Seconds for which a worker that is well is not kept from its loop; less than anybody may be silent."""
+
+STUCK_AFTER = 60.0
+"""Seconds without a turn of the loop after which it is stuck; a lock may be waited for half as long."""
+
+PASSING = (DBAPIError, PoolTimeoutError, StoreError, OSError)
 """What goes wrong while a database or a store is away."""
 
 NETWORK_METHOD = "qsm-vit"
@@ -95,7 +106,6 @@ class Worker:
         observer: Observer,
     ) -> None:
         self.name = new_name()
-        self.seen_alive_at = 0.0
         self._store = store
         self._execution = execution
         self._breaker = breaker
@@ -106,22 +116,30 @@ class Worker:
         self._is_draining = False
         self._tended_at: float | None = None
         self._told: Problem | None = None
+        self._explained_at = -math.inf
+        self._began_at = self._turned_at = self._looked_at = self._interrupted_at = -math.inf
+        self._clock_ahead = 0.0
 
     async def run(self) -> None:
         """Take jobs until cancelled. A failing database or store is logged and tried again, never the end."""
         probing = asyncio.create_task(self._probe(), name="breaker")
+        self._began_at = self._turned_at = time.monotonic()
+        self._clock_ahead = time.time() - self._began_at
         try:
             while True:
+                self._notice()
                 try:
-                    await self._tend()
+                    # First of all, say that this one lives: after a pause each heartbeat is old, its own too.
                     await self._look_after_held()
+                    await self._tend()
                     await self._take()
-                    self.seen_alive_at = time.monotonic()
+                    self._looked_at = time.monotonic()
                     self._observer.worker_looked(
                         self._settings.slots, len(self._held), held_back=not self._breaker.allows()
                     )
                 except Exception as error:
                     log.exception("worker.trouble", error=type(error).__name__)
+                    self._interrupted_at = time.monotonic()
                     await asyncio.sleep(1.0)
                 await self._hub.wait(Hub.QUEUE, LOOK_EVERY)
         finally:
@@ -145,8 +163,12 @@ class Worker:
         return self._is_draining
 
     def is_alive(self) -> bool:
+        """Whether the loop turns, be it in vain: a database that is away is mended by no restart."""
+        return time.monotonic() - self._turned_at < STUCK_AFTER
+
+    def is_looking(self) -> bool:
         """Whether the worker looked at its queue lately."""
-        return time.monotonic() - self.seen_alive_at < 15.0
+        return time.monotonic() - self._looked_at < 15.0
 
     # ------------------------------------------------------------------ the loop's parts
 
@@ -169,7 +191,7 @@ class Worker:
         changed = problem != self._told
         now = time.monotonic()
         if not changed and self._tended_at is not None and now - self._tended_at < TEND_EVERY:
-            if problem is not None:
+            if problem is not None and now - self._explained_at >= EXPLAIN_EVERY:
                 await self._explain(problem)
             return
         await asyncio.to_thread(self._store.announce, self._record())
@@ -194,6 +216,7 @@ class Worker:
 
     async def _explain(self, problem: Problem | None) -> None:
         """Say at the waiting jobs whether the inference server keeps them, and give up where it must be."""
+        self._explained_at = time.monotonic()
         fleet = await asyncio.to_thread(self._store.workers)
         if problem is None or not all(worker.trouble for worker in fleet):
             # Somebody reaches it: the jobs wait for a worker, as others do.
@@ -201,6 +224,8 @@ class Worker:
             return
         note = f"Waiting: {problem.detail}"
         await self._tell(await asyncio.to_thread(self._store.explain, NETWORK_METHOD, note))
+        if self._is_recovering(self._interrupted_at):
+            return  # who reaches it has maybe not yet said so again
         patience, now = self._settings.patience, await asyncio.to_thread(self._store.now)
         since = max((worker.trouble_since or now for worker in fleet), default=now)
         if patience is not None and now - since >= patience:
@@ -217,13 +242,7 @@ class Worker:
         while not self._is_draining and len(self._held) < self._settings.slots:
             whole = self._settings.memory_mb
             used = sum(needed_mb(held.job) for held in self._held.values())
-            job = await asyncio.to_thread(
-                self._store.claim,
-                self.name,
-                without=() if self._breaker.allows() else (NETWORK_METHOD,),
-                free_mb=whole - used,
-                whole_mb=whole,
-            )
+            job = await self._claim(free_mb=whole - used)
             if job is None:
                 return
             if job.method == NETWORK_METHOD:
@@ -231,6 +250,25 @@ class Worker:
             task = asyncio.create_task(self._hold(job), name=f"job-{job.id}")
             self._held[job.id] = _Held(job, task)
             self._hub.notify(job.id)
+
+    async def _claim(self, free_mb: int) -> Job | None:
+        claiming = asyncio.create_task(
+            asyncio.to_thread(
+                self._store.claim,
+                self.name,
+                without=() if self._breaker.allows() else (NETWORK_METHOD,),
+                free_mb=free_mb,
+                whole_mb=self._settings.memory_mb,
+            )
+        )
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # The thread goes on, and what it takes nobody would hold.
+            with suppress(Exception):
+                if (job := await claiming) is not None:
+                    await asyncio.to_thread(self._store.give_back, job)
+            raise
 
     async def _look_after_held(self) -> None:
         stop = await asyncio.to_thread(
@@ -247,9 +285,29 @@ class Worker:
         dead = [name for name in names if is_gone(name, self.name)]
         for name in dead:
             await asyncio.to_thread(self._store.retire, name)
-        for job_id in await asyncio.to_thread(self._store.reap, silent_for=SILENT_FOR, dead_workers=dead):
+        self._notice()
+        # One that has only just begun does not know what was before.
+        since = max(self._began_at, self._interrupted_at)
+        silent_for = None if self._is_recovering(since) else SILENT_FOR
+        for job_id in await asyncio.to_thread(self._store.reap, silent_for=silent_for, dead_workers=dead):
             log.warning("job.taken_back", job=job_id)
             self._hub.notify(job_id)
+
+    def _notice(self) -> None:
+        """Note that the loop turns, and whether it stood still before, or the clock was set."""
+        now = time.monotonic()
+        ahead = time.time() - now
+        if now - self._turned_at > INTERRUPTED_AFTER or abs(ahead - self._clock_ahead) > INTERRUPTED_AFTER:
+            self._interrupted_at = now
+        self._turned_at, self._clock_ahead = now, ahead
+
+    def _is_recovering(self, since: float) -> bool:
+        """Whether the workers may still be on their way back from what kept this one from its work.
+
+        A database that was away has kept the others from their heartbeats too. They get as long to show
+        themselves as a worker may be silent.
+        """
+        return time.monotonic() - since < SILENT_FOR
 
     async def _shut_down(self) -> None:
         for held in self._held.values():
@@ -261,6 +319,7 @@ class Worker:
         for held in self._held.values():
             with suppress(Exception):
                 await asyncio.to_thread(self._store.give_back, held.job)
+                self._hub.notify(held.job.id)
         self._held.clear()
 
     # ------------------------------------------------------------------ one job
@@ -337,7 +396,7 @@ class Worker:
         problem = outcome.problem
         if problem is not None and job.method == NETWORK_METHOD and problem.code in DOWN:
             self._breaker.failed(problem)
-            return await asyncio.to_thread(self._store.put_off, job, problem), problem
+            return await self._put_off(job, problem)
         if problem is not None:
             kept = await asyncio.to_thread(self._store.fail, job, problem)
             return (State.FAILED if kept else None), problem
@@ -374,21 +433,23 @@ class Worker:
             await asyncio.to_thread(self._store.stopped, job)
             return State.CANCELLED
         if reason == "shutdown":
-            await asyncio.to_thread(self._store.give_back, job)
+            return await asyncio.to_thread(self._store.give_back, job)
         return None
 
-    async def _after_error(self, job: Job, error: Exception) -> tuple[State | None, Problem]:
+    async def _after_error(self, job: Job, error: Exception) -> tuple[State | None, Problem | None]:
         """A database or a storage that was away for a moment is no reason to fail; a defect of ours is."""
         problem = internal(type(error).__name__)
-        end = self._store.fail
-        if isinstance(error, PASSING):
-            end = self._store.put_off  # type: ignore[assignment]
-            await asyncio.sleep(1.0)
         with suppress(Exception):
-            ended = await asyncio.to_thread(end, job, problem)
-            return (State.FAILED if ended is True else ended or None), problem
+            if isinstance(error, PASSING):
+                await asyncio.sleep(1.0)
+                return await self._put_off(job, problem)
+            return State.FAILED if await asyncio.to_thread(self._store.fail, job, problem) else None, problem
         # Nothing could be recorded: the job is taken back when it has been silent for long enough.
         return None, problem
+
+    async def _put_off(self, job: Job, problem: Problem) -> tuple[State | None, Problem | None]:
+        state = await asyncio.to_thread(self._store.put_off, job, problem)
+        return state, None if state is State.CANCELLED else problem
 
 
 def _level(state: State | None, problem: Problem | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Annotated, Any
@@ -27,10 +28,13 @@ from qsm_ai.api.representations import (
     volume_of,
 )
 from qsm_ai.api.schemas import JobList, JobRequest, JobView, Statistics
-from qsm_ai.api.slices import AXES, Axis, render
+from qsm_ai.api.slices import render
 from qsm_ai.api.statistics import sphere, statistics
-from qsm_ai.api.submission import IdempotencyKey, admit, answer, counted, submit
+from qsm_ai.api.submission import IdempotencyKey, admit, answer, counted, made_before, submit
+from qsm_ai.io.canonical import PLANES, Plane
+from qsm_ai.jobs.errors import UploadGoneError
 from qsm_ai.jobs.records import State, StoredArtefact, StoredFile
+from qsm_ai.jobs.service import Permit
 from qsm_ai.reconstruction.stages import ARTEFACTS
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
@@ -42,8 +46,38 @@ _PNG: dict[int | str, dict[str, Any]] = {
     }
 }
 _FILE = {"schema": {"type": "string", "format": "binary"}}
+_NUMBER = re.compile("[0-9]{1,20}")
+LAST_EVENT = 2**31 - 1
+"""PostgreSQL counts no further, and refuses to compare with more."""
+
 PRIVATE = "private, max-age=3600"
 """Results never change; they may stay in the browser, and nowhere between."""
+
+
+class _EndingError(Exception):
+    """This process has been told to end; whoever waits for a job's news asks another."""
+
+
+def _while_serving(request: Request) -> Permit:
+    """The request's permit, for as long as this process is not told to end.
+
+    Whoever waits would otherwise use up the time that is left to uploads, and be cut off at its end.
+    """
+    lets_in = permit_of(request)
+
+    async def permit() -> None:
+        if getattr(request.app.state, "is_ending", False):
+            raise _EndingError
+        await lets_in()
+
+    return permit
+
+
+def _event_number(text: str | None) -> int:
+    """Of the last event that a client has seen; 0, from which all follow, where it says anything else."""
+    if text is None or _NUMBER.fullmatch(text) is None:
+        return 0
+    return min(int(text), LAST_EVENT)
 
 
 @router.get(
@@ -105,7 +139,7 @@ async def list_jobs(
             "description": "The job was accepted.",
             "headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}},
         },
-        **responses(400, 406, 409, 413, 415, 422, 429, 500, 503, 504, 507),
+        **responses(400, 406, 409, 413, 415, 422, 429, 500, 502, 503, 504, 507),
     },
 )
 async def create_job(
@@ -122,15 +156,19 @@ async def create_job(
     """
     earlier = await admit(context, request, owner, idempotency_key)
     uses = [(use.role, use.upload) for use in wanted.files]
-    if earlier is not None and not await context.pending.are_there(owner, [upload for _, upload in uses]):
-        # The same request came before, and its uploads have become that job.
-        return await answer(context, request, earlier, wanted.wait or 0.0)
-    async with place_for_job(context, owner, earlier), context.scratch.folder() as folder:
-        files = await counted(context, context.pending.collect(owner, uses, folder))
-        job, wait = await submit(
-            context, request, owner, files, wanted.fields(), idempotency_key, are_counted=True
-        )
-    await context.pending.discard(owner, [upload for _, upload in uses])
+    fields = wanted.fields()
+    try:
+        async with place_for_job(context, owner, earlier), context.scratch.folder() as folder:
+            files = await counted(context, context.pending.collect(owner, uses, folder))
+            job, wait = await submit(context, request, owner, files, fields, idempotency_key, uses=uses)
+    except UploadGoneError:
+        made = await made_before(context, owner, idempotency_key, uses, fields)
+        if made is None:
+            context.metrics.refusals.labels("unknown-upload").inc()
+            raise
+        job, wait = made
+    else:
+        await context.pending.discard([upload for _, upload in uses])
     return await answer(context, request, job, wait)
 
 
@@ -155,7 +193,10 @@ async def show_job(
     context = await context_of(request)
     if wait and not job.state.is_final:
         seconds = min(wait, context.settings.max_wait_s)
-        job = await context.jobs.wait(job.id, seconds, permit_of(request))
+        try:
+            job = await context.jobs.wait(job.id, seconds, _while_serving(request))
+        except _EndingError:
+            job = await context.jobs.get(job.id, job.owner)
     # The view is what the model says; to have it checked again and taken apart costs more than making it.
     found = await view(context, job)
     return Response(found.model_dump_json(), media_type="application/json")
@@ -168,7 +209,7 @@ async def show_job(
     response_model=JobView,
     responses={
         200: {"description": "The result.", "content": RESULT_CONTENT},
-        **responses(404, 406, 409, 422, 500, 503, 504, 507),
+        **responses(404, 406, 409, 422, 500, 502, 503, 504, 507),
     },
 )
 async def get_result(request: Request, job: OwnedJob, context: InContext) -> Response:
@@ -194,9 +235,9 @@ async def follow_job(
     A comment comes every 15 s while nothing happens. `Last-Event-ID` continues where a broken stream ended.
     The stream ends when the key or token that it was opened with is worth nothing any more.
     """
-    after = int(last_event_id) if last_event_id and last_event_id.isdigit() else 0
-    with suppress(AccessDenied):
-        async for event in context.jobs.follow(job.id, after, permit_of(request)):
+    after = _event_number(last_event_id)
+    with suppress(AccessDenied, _EndingError):
+        async for event in context.jobs.follow(job.id, after, _while_serving(request)):
             yield ServerSentEvent(id=str(event.id), event=event.kind, data=event.data, retry=2000)
 
 
@@ -303,7 +344,7 @@ async def get_slice(
     job: OwnedJob,
     artefact: str,
     context: InContext,
-    axis: Axis = "axial",
+    axis: Plane = "axial",
     index: Annotated[int | None, Query(ge=0, description="Along the axis; the middle when left out.")] = None,
     low: Annotated[float | None, Query(allow_inf_nan=False, description="Shown black.")] = None,
     high: Annotated[float | None, Query(allow_inf_nan=False, description="Shown white.")] = None,
@@ -316,7 +357,7 @@ async def get_slice(
     upwards (axial), as the artefact's `shape` does.
     """
     found = artefact_of(job, artefact)
-    size = found.shape[AXES.index(axis)]
+    size = found.shape[PLANES.index(axis)]
     number = size // 2 if index is None else index
     if number >= size:
         raise ProblemError(invalid(f"index {number} lies outside.", f"Choose 0 to {size - 1}."), job=job.id)
@@ -353,7 +394,7 @@ async def get_statistics(
     mask = await volume_of(context, job, artefact_of(job, "mask"))
 
     def measure() -> Statistics | None:
-        region = mask.data > 0.5
+        region = mask.volume > 0.5
         if x is not None and y is not None and z is not None:
             region &= sphere(volume, (x, y, z), radius)
         return statistics(artefact, ARTEFACTS[artefact].unit, volume, region, bins)

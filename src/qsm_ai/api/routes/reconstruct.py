@@ -16,7 +16,7 @@ from qsm_ai.api.quota import place_for_job
 from qsm_ai.api.representations import RESULT_CONTENT
 from qsm_ai.api.schemas import JobView
 from qsm_ai.api.submission import IdempotencyKey, admit, answer, counted, submit
-from qsm_ai.reconstruction.options import BACKGROUNDS, METHODS, REFERENCES, UNWRAPPINGS
+from qsm_ai.reconstruction.options import BACKGROUNDS, METHODS, REFERENCES, UNWRAPPINGS, Options
 
 router = APIRouter(prefix="/api/v1", tags=["reconstruct"])
 
@@ -46,10 +46,10 @@ _FORM: dict[str, Any] = {
             "description": "Direction of B0 in voxel axes; overrides the image's orientation.",
             "example": "0 0 1",
         },
-        "method": {"type": "string", "enum": list(METHODS), "default": "qsm-vit"},
-        "reference": {"type": "string", "enum": list(REFERENCES), "default": "mean"},
-        "unwrapping": {"type": "string", "enum": list(UNWRAPPINGS), "default": "path"},
-        "background": {"type": "string", "enum": list(BACKGROUNDS), "default": "pdf"},
+        "method": {"type": "string", "enum": list(METHODS), "default": Options.method},
+        "reference": {"type": "string", "enum": list(REFERENCES), "default": Options.reference},
+        "unwrapping": {"type": "string", "enum": list(UNWRAPPINGS), "default": Options.unwrapping},
+        "background": {"type": "string", "enum": list(BACKGROUNDS), "default": Options.background},
         "phase_sign": {
             "type": "string",
             "enum": ["auto", "positive", "negative", "1", "-1"],
@@ -84,7 +84,7 @@ _FORM: dict[str, Any] = {
             "description": "The job was accepted.",
             "headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}},
         },
-        **responses(400, 406, 408, 413, 415, 422, 429, 500, 503, 504, 507),
+        **responses(400, 406, 408, 413, 415, 422, 429, 500, 502, 503, 504, 507),
     },
     openapi_extra={
         "requestBody": {

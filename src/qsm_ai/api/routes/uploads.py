@@ -33,14 +33,16 @@ async def _view(context: Context, upload: PendingUpload) -> UploadView:
     present = await context.pending.present(upload)
     signed = await context.pending.presigner.sign("PUT", upload.direct_key) if not upload.received else None
     lifetime = context.pending.presigner.lifetime
-    ends = min(upload.expires_at, context.store.now() + lifetime) if signed else upload.expires_at
+    ends = upload.expires_at
+    if signed is not None:
+        ends = min(ends, await asyncio.to_thread(context.store.now) + lifetime)
     return UploadView(
         id=upload.id,
         name=upload.name,
         size=upload.size,
         received=present,
         complete=present == upload.size,
-        sha256=upload.sha256,
+        sha256=upload.digest,
         created_at=moment(upload.created_at),
         expires_at=moment(upload.expires_at),
         target=UploadTarget(href=signed or content, direct=signed is not None, expires_at=moment(ends)),
