@@ -49,7 +49,7 @@ def store(database: Database) -> KeyStore:
 
 def refused(store: KeyStore, text: str) -> str:
     with pytest.raises(KeyRefusedError) as caught:
-        store.verify(text)
+        store.find(text)
     return caught.value.reason
 
 
@@ -61,7 +61,7 @@ def everything_stored(database: Database) -> str:
 
 def test_a_key_lets_its_owner_in(store: KeyStore) -> None:
     made, text = store.create("alice", name="laptop", role=Role.ADMIN, lifetime=DAY)
-    found = store.verify(text)
+    found = store.find(text)
     assert (found.id, found.owner, found.role, found.name) == (made.id, "alice", Role.ADMIN, "laptop")
     assert text.startswith(made.prefix)
 
@@ -74,7 +74,7 @@ def test_keys_are_random_and_long(store: KeyStore) -> None:
 
 def test_the_key_itself_is_nowhere_in_the_database(store: KeyStore, database: Database) -> None:
     _, text = store.create("alice")
-    store.verify(text)
+    store.find(text)
     secret = text.split("_", 2)[2]
     stored = everything_stored(database)
     assert secret not in stored
@@ -119,7 +119,7 @@ def test_hashes_are_compared_in_constant_time_whether_the_key_exists_or_not(
 
     monkeypatch.setattr("qsm_ai.access.keys.hmac.compare_digest", watched)
     _, text = store.create("alice")
-    store.verify(text)
+    store.find(text)
     refused(store, text[:15] + "A" * 43)
     refused(store, "qsm_aaaaaaaaaa_" + text[15:])
     assert compared == [(64, 64)] * 3
@@ -127,7 +127,7 @@ def test_hashes_are_compared_in_constant_time_whether_the_key_exists_or_not(
 
 def test_a_revoked_key_is_worth_nothing_from_that_moment(store: KeyStore, clock: Clock) -> None:
     made, text = store.create("alice")
-    store.verify(text)
+    store.find(text)
     clock.now += 5
     assert store.revoke(made.id).revoked_at == clock.now
     assert refused(store, text) == "revoked"
@@ -149,7 +149,7 @@ def test_a_key_is_revoked_by_whatever_part_of_it_is_at_hand(store: KeyStore) -> 
 def test_a_key_expires(store: KeyStore, clock: Clock) -> None:
     _, text = store.create("alice", lifetime=DAY)
     clock.now += DAY - 1
-    store.verify(text)
+    store.find(text)
     clock.now += 1
     assert refused(store, text) == "expired"
 
@@ -157,19 +157,19 @@ def test_a_key_expires(store: KeyStore, clock: Clock) -> None:
 def test_a_key_without_an_end_lives_on(store: KeyStore, clock: Clock) -> None:
     _, text = store.create("alice")
     clock.now += 5000 * DAY
-    assert store.verify(text).state(clock.now) == "active"
+    assert store.find(text).state(clock.now) == "active"
 
 
 def test_the_last_use_is_noted_but_not_at_every_use(store: KeyStore, clock: Clock) -> None:
     _, text = store.create("alice")
     assert store.list()[0].last_used_at is None
-    store.verify(text)
+    store.note_use([store.find(text)])
     first = clock.now
     clock.now += 30
-    store.verify(text)
+    store.note_use([store.find(text)])
     assert store.list()[0].last_used_at == first
     clock.now += 31
-    store.verify(text)
+    store.note_use([store.find(text)])
     assert store.list()[0].last_used_at == clock.now
 
 

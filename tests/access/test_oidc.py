@@ -11,14 +11,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from qsm_ai.access.denial import AccessDenied
 from qsm_ai.access.identity import Identity, Role
-from qsm_ai.access.oidc import KeySet, OidcSettings, TokenVerifier
+from qsm_ai.access.oidc import KeySet, OidcSettings, ProviderDownError, TokenVerifier
 
 if TYPE_CHECKING:
     from tests.access.conftest import Issuer
@@ -63,6 +64,35 @@ def refusal(issuer: Issuer, token: str, **settings: Any) -> AccessDenied:
     with pytest.raises(AccessDenied) as caught:
         verify(issuer, token, **settings)
     return caught.value
+
+
+class HangingIssuer:
+    """Serves one key, and for ``SECONDS`` nothing while it hangs."""
+
+    SECONDS = 2.0
+
+    def __init__(self) -> None:
+        self.hangs = False
+        self.looks = 0
+        public = ec.generate_private_key(ec.SECP256R1()).public_key()
+        self._key = {**jwt.get_algorithm_by_name("ES256").to_jwk(public, as_dict=True), "kid": "1"}
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        is_key = request.url.path == "/keys"
+        self.looks += not is_key
+        if self.hangs:
+            await asyncio.sleep(self.SECONDS)
+            raise httpx.ReadTimeout("nothing came", request=request)
+        where = {"issuer": "https://issuer.example", "jwks_uri": "https://issuer.example/keys"}
+        return httpx.Response(200, json={"keys": [self._key]} if is_key else where)
+
+
+async def seconds_for(keys: KeySet, at_once: int = 1) -> float:
+    """How long so many requests with the known key take together."""
+    began = time.monotonic()
+    found = await asyncio.gather(*(keys.candidates("1", "ES256") for _ in range(at_once)))
+    assert all(found)
+    return time.monotonic() - began
 
 
 def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
@@ -318,6 +348,76 @@ class TestKeys:
             with pytest.raises(AccessDenied) as caught:
                 await checker.verify(issuer.token())
             assert (caught.value.status, caught.value.retry_after) == (503, 15.0)
+
+        run(verifier(issuer, clock), work)
+
+    def test_known_keys_wait_for_no_issuer_that_hangs(self) -> None:
+        clock, issuer = Clock(), HangingIssuer()
+
+        async def work() -> None:
+            keys = KeySet("https://issuer.example", transport=httpx.MockTransport(issuer), clock=clock)
+            assert await keys.candidates("1", "ES256")
+            issuer.hangs = True
+            clock.now += 3700
+            looks = issuer.looks
+            assert await seconds_for(keys, at_once=5) < issuer.SECONDS / 2
+            assert issuer.looks == looks + 1, "all share one look"
+            await asyncio.sleep(issuer.SECONDS)
+            clock.now += 31
+            assert await seconds_for(keys, at_once=5) < 0.2, "it is known to hang"
+            await asyncio.sleep(issuer.SECONDS)
+            issuer.hangs = False
+            clock.now += 31
+            await seconds_for(keys)
+            await asyncio.sleep(0.1)
+            clock.now += 3500
+            looks = issuer.looks
+            await seconds_for(keys)
+            assert issuer.looks == looks, "what came beside is new for an hour"
+            await keys.aclose()
+
+        asyncio.run(work())
+
+    def test_an_unknown_key_waits_for_the_look_even_of_another_who_has_gone(self) -> None:
+        clock, issuer = Clock(), HangingIssuer()
+
+        async def work() -> None:
+            keys = KeySet("https://issuer.example", transport=httpx.MockTransport(issuer), clock=clock)
+            impatient = asyncio.create_task(keys.candidates("1", "ES256"))
+            await asyncio.sleep(0)
+            patient = asyncio.create_task(keys.candidates("1", "ES256"))
+            await asyncio.sleep(0)
+            impatient.cancel()
+            assert await patient
+            assert issuer.looks == 1
+            await keys.aclose()
+
+        asyncio.run(work())
+
+    def test_closing_ends_a_look_in_progress(self) -> None:
+        issuer = HangingIssuer()
+        issuer.hangs = True
+
+        async def work() -> None:
+            keys = KeySet("https://issuer.example", transport=httpx.MockTransport(issuer))
+            waiting = asyncio.create_task(keys.candidates("1", "ES256"))
+            await asyncio.sleep(0.05)
+            await keys.aclose()
+            with pytest.raises(ProviderDownError):
+                await waiting
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        asyncio.run(work())
+
+    @pytest.mark.parametrize("published", ["text", [1], [{"kty": "EC"}, "text"], None], ids=str)
+    def test_documents_of_any_form_do_no_harm_to_known_keys(self, issuer: Issuer, published: Any) -> None:
+        clock = Clock()
+
+        async def work(checker: TokenVerifier) -> None:
+            await checker.verify(issuer.token())
+            issuer.published = published
+            clock.now += 3601
+            assert (await checker.verify(issuer.token())).owner
 
         run(verifier(issuer, clock), work)
 

@@ -29,7 +29,10 @@ class Seen:
 
 @dataclass
 class Scripted:
-    """Answers requests in order: each entry is (status, headers, body); no status breaks off."""
+    """Answers requests in order: each entry is (status, headers, body), or gives it when called.
+
+    No status breaks off.
+    """
 
     script: list[Any]
     seen: list[Seen] = field(default_factory=list)
@@ -50,7 +53,8 @@ def scripted() -> Iterator[Callable[..., Scripted]]:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 told.seen.append(Seen(self.command, self.path, headers, body))
-                status, more, content = told.script.pop(0)
+                step = told.script.pop(0)
+                status, more, content = step() if callable(step) else step
                 if status is None:
                     # Nothing at all: the connection breaks.
                     self.close_connection = True

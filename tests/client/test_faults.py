@@ -157,6 +157,34 @@ def test_an_upload_goes_on_with_what_the_service_does_not_have(use: Any, scripte
     assert job == {"files": [{"upload": "u", "role": "phase"}]}
 
 
+def test_a_part_is_sent_again_after_the_time_that_the_service_names(
+    use: Any, scripted: Any, image: Path
+) -> None:
+    server = scripted(
+        (201, {}, announced(False, 0)),
+        (429, {"Retry-After": "1"}, BUSY),
+        (200, {}, announced(False, 0)),
+        (200, {}, announced(True, 250)),
+        (202, {}, QUEUED),
+    )
+    began = time.monotonic()
+    assert use(server.url, "submit", phase=[image], upload_first=True, options=QUICK).state == "queued"
+    assert time.monotonic() - began >= 1.0
+
+
+def test_a_part_that_the_service_wants_much_later_is_given_up_and_its_upload_removed(
+    use: Any, scripted: Any, image: Path
+) -> None:
+    server = scripted((201, {}, announced(False, 0)), (429, {"Retry-After": "3600"}, BUSY), (204, {}, b""))
+    with pytest.raises(ServiceError) as refusal:
+        use(server.url, "submit", phase=[image], upload_first=True, options=QUICK)
+    assert refusal.value.retry_after == "3600"
+    assert [(seen.method, seen.path) for seen in server.seen[1:]] == [
+        ("PUT", "/api/v1/uploads/u/content"),
+        ("DELETE", "/api/v1/uploads/u"),
+    ]
+
+
 def test_the_object_store_gets_the_file_and_no_key(use: Any, scripted: Any, image: Path) -> None:
     store = scripted((200, {}, b""))
     href = f"{store.url}/bucket/u?signature=1"
@@ -221,6 +249,59 @@ def test_uploads_of_a_refused_scan_are_not_left_behind(use: Any, scripted: Any, 
         ("POST", "/api/v1/jobs"),
         ("DELETE", "/api/v1/uploads/u"),
     ]
+
+
+def test_what_was_uploaded_before_a_refused_file_is_not_left_behind(
+    use: Any, scripted: Any, image: Path
+) -> None:
+    server = scripted((201, {}, announced(True, 250)), (413, {}, BUSY), (204, {}, b""))
+    with pytest.raises(ServiceError) as refusal:
+        use(server.url, "submit", phase=[image], magnitude=[image], upload_first=True, options=QUICK)
+    assert refusal.value.status == 413
+    assert (server.seen[-1].method, server.seen[-1].path) == ("DELETE", "/api/v1/uploads/u")
+
+
+def test_what_was_uploaded_before_a_file_that_cannot_be_read_is_not_left_behind(
+    use: Any, scripted: Any, image: Path
+) -> None:
+    server = scripted((201, {}, announced(True, 250)), (204, {}, b""))
+    missing = image.with_name("missing.nii")
+    with pytest.raises(FileNotFoundError):
+        use(server.url, "submit", phase=[image], magnitude=[missing], upload_first=True, options=QUICK)
+    assert (server.seen[-1].method, server.seen[-1].path) == ("DELETE", "/api/v1/uploads/u")
+
+
+def test_an_upload_whose_file_is_taken_away_is_not_left_behind(use: Any, scripted: Any, image: Path) -> None:
+    def take_away() -> tuple[int, dict[str, str], bytes]:
+        image.unlink()
+        return 201, {}, announced(False, 0)
+
+    server = scripted(take_away, (204, {}, b""))
+    with pytest.raises(FileNotFoundError):
+        use(server.url, "submit", phase=[image], upload_first=True, options=QUICK)
+    assert [(seen.method, seen.path) for seen in server.seen if seen.method != "PUT"][1:] == [
+        ("DELETE", "/api/v1/uploads/u")
+    ]
+
+
+def test_a_service_that_has_gone_is_not_asked_to_remove_every_upload(
+    use: Any, scripted: Any, image: Path
+) -> None:
+    server = scripted(
+        (201, {}, announced(True, 250)), (201, {}, announced(True, 250)), BROKEN, BROKEN, BROKEN, BROKEN
+    )
+    with pytest.raises(ServiceError):
+        use(server.url, "submit", phase=[image, image], magnitude=[image], upload_first=True, options=QUICK)
+    assert [seen.method for seen in server.seen] == ["POST", "POST", "POST", "DELETE"]
+
+
+def test_uploads_are_kept_where_nobody_knows_whether_there_is_a_job(
+    use: Any, scripted: Any, image: Path
+) -> None:
+    server = scripted((201, {}, announced(True, 250)), *[BROKEN] * 4)
+    with pytest.raises(ServiceError):
+        use(server.url, "submit", phase=[image], upload_first=True, options=QUICK)
+    assert {seen.method for seen in server.seen} == {"POST"}
 
 
 def test_the_service_is_asked_to_wait_for_the_end_of_a_job(use: Any, scripted: Any) -> None:

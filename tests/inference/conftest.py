@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
+import json
+import re
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
+from known_network import CHANNELS, EDGE, known_correction, write_known_repository
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from qsm_ai.inference.server import TritonServer
-
-ROOT = Path(__file__).parents[2]
-EDGE = 96
-CHANNELS = 6
-WEIGHTS = np.array([1.0, -2.0, 0.5, 3.0, 0.25, -1.5], np.float32)
-BIAS = np.float32(0.125)
 
 SLEEPER = '''
 import json, time
@@ -70,22 +65,6 @@ instance_group [ { kind: KIND_CPU, count: 1 } ]
 """
 
 
-def write_known_network(path: Path, *, channels: int = CHANNELS, edge: int = EDGE) -> None:
-    """correction = weights · channels + bias, as ONNX."""
-    weights = np.resize(WEIGHTS, channels).reshape(1, channels, 1, 1, 1)
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["patches", "weights", "bias"], ["correction"], kernel_shape=[1, 1, 1])],
-        "known",
-        [helper.make_tensor_value_info("patches", TensorProto.FLOAT, ["n", channels, edge, edge, edge])],
-        [helper.make_tensor_value_info("correction", TensorProto.FLOAT, ["n", 1, edge, edge, edge])],
-        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(BIAS.reshape(1), "bias")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.checker.check_model(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, path)
-
-
 def add_model(repository: Path, name: str, code: str) -> None:
     """A small Python model for what the real one never does."""
     (repository / name / "1").mkdir(parents=True)
@@ -96,25 +75,13 @@ def add_model(repository: Path, name: str, code: str) -> None:
 @pytest.fixture(scope="session")
 def known() -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """What the known network gives, in numpy."""
-    return lambda patches: np.einsum("c,ncxyz->nxyz", WEIGHTS, patches)[:, None] + BIAS
-
-
-@pytest.fixture(scope="session")
-def write_network() -> Callable[..., None]:
-    """Writes the known network as ONNX: ``write_network(path, channels=5, edge=96)``."""
-    return write_known_network
+    return known_correction
 
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's own model repository, with the known network in place of the trained one."""
-    folder = tmp_path_factory.mktemp("repository")
-    shutil.copytree(
-        ROOT / "model_repository" / "qsm_vit",
-        folder / "qsm_vit",
-        ignore=shutil.ignore_patterns("*.onnx", "__pycache__"),
-    )
-    write_known_network(folder / "qsm_vit" / "1" / "model.onnx")
+    folder = write_known_repository(tmp_path_factory.mktemp("repository"))
     add_model(folder, "sleeper", SLEEPER)
     add_model(folder, "maladies", MALADIES)
     return folder
@@ -125,6 +92,24 @@ def server(repository: Path) -> Iterator[TritonServer]:
     """A tritonserver that runs the known network in float32, and models that misbehave."""
     with TritonServer(repository, models=("qsm_vit", "sleeper", "maladies"), precision="f32") as running:
         yield running
+
+
+def read_about(server: TritonServer, model: str = "qsm_vit") -> dict[str, str]:
+    """What the CPU model says of itself in Triton's metrics: runtime, precision, digest of the weights."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    for labels in re.findall(r"^qsm_network_info\{(.*)\} 1", text, re.MULTILINE):
+        pairs = re.findall(r'(\w+)=("(?:[^"\\]|\\.)*")', labels)
+        said = {name: json.loads(value) for name, value in pairs}
+        if said.get("model") == model:
+            return said
+    return {}
+
+
+@pytest.fixture(scope="session")
+def about() -> Callable[[TritonServer], dict[str, str]]:
+    """See ``read_about``."""
+    return read_about
 
 
 @pytest.fixture

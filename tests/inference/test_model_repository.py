@@ -1,5 +1,6 @@
 """The model repository agrees with the code that feeds it and with the network that it holds."""
 
+import shutil
 from pathlib import Path
 
 import onnx
@@ -8,7 +9,15 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from qsm_ai.inference.errors import ModelFileMissing
-from qsm_ai.inference.repository import MODEL, model_file, model_repository
+from qsm_ai.inference.repository import (
+    DIGITS,
+    MODEL,
+    WEIGHTS,
+    model_file,
+    model_repository,
+    name_weights,
+    weights_digest,
+)
 from qsm_ai.inference.triton import INPUT, OUTPUT
 from qsm_ai.reconstruction.inputs import CHANNELS
 from qsm_ai.reconstruction.patches import PATCH
@@ -31,6 +40,9 @@ class TestEveryConfiguration:
         assert taken.name == INPUT
         assert list(taken.dims) == [len(CHANNELS), PATCH, PATCH, PATCH]
         assert taken.data_type == model_config_pb2.TYPE_FP32
+
+    def test_names_the_weights(self, path: Path) -> None:
+        assert parsed(path).parameters[WEIGHTS].string_value == weights_digest(model_file())[:DIGITS]
 
     def test_gives_one_correction_a_voxel(self, path: Path) -> None:
         (given,) = parsed(path).output
@@ -76,6 +88,23 @@ def test_the_weights_are_those_that_the_configuration_describes() -> None:
     assert not list(model_file().parent.glob("*.onnx.data"))
 
 
+def test_other_weights_are_named_in_every_configuration(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / MODEL, ignore=shutil.ignore_patterns("*.onnx", "__pycache__"))
+    onnx_file = tmp_path / MODEL / "1" / "model.onnx"
+    onnx_file.write_bytes(b"others")
+    named = name_weights(onnx_file)
+    assert len(named) == len(CONFIGS)
+    for path, before in zip(named, CONFIGS, strict=True):
+        expected = parsed(before)
+        expected.parameters[WEIGHTS].string_value = weights_digest(onnx_file)[:DIGITS]
+        assert parsed(path) == expected
+
+
+def test_weights_that_stand_alone_are_named_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"others")
+    assert name_weights(tmp_path / "model.onnx") == []
+
+
 class TestFindingIt:
     def test_the_newest_version_counts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for version in ("2", "10", "draft"):
@@ -83,6 +112,11 @@ class TestFindingIt:
             (tmp_path / MODEL / version / "model.onnx").touch()
         monkeypatch.setenv("QSM_MODEL_REPOSITORY", str(tmp_path))
         assert model_file() == tmp_path / MODEL / "10" / "model.onnx"
+
+    def test_weights_go_by_the_digest_of_their_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.onnx"
+        path.write_bytes(b"abc")
+        assert weights_digest(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
     def test_missing_weights_are_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("QSM_MODEL_REPOSITORY", str(tmp_path))

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from known_network import write_known_network
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -49,7 +50,9 @@ def shipped(request: pytest.FixtureRequest) -> Iterator[tuple[Precision, TritonS
 
 
 def test_shipped_weights_give_the_same_in_process_on_triton_and_in_the_reference_runtime(
-    shipped: tuple[Precision, TritonServer], textured: Patches
+    shipped: tuple[Precision, TritonServer],
+    textured: Patches,
+    about: Callable[[TritonServer], dict[str, str]],
 ) -> None:
     precision, server = shipped
     here = OpenVinoNetwork(precision=precision).predict(textured)
@@ -59,13 +62,13 @@ def test_shipped_weights_give_the_same_in_process_on_triton_and_in_the_reference
     np.testing.assert_allclose(there, here, rtol=0, atol=1e-6 * largest)
     exact = reference(model_file(), textured)
     assert np.abs(here - exact).max() <= TOLERANCE[precision] * np.abs(exact).max()
-    assert server.about()["precision"] == precision
+    assert about(server)["precision"] == precision
 
 
 class TestKnownNetwork:
     @pytest.fixture
-    def path(self, tmp_path: Path, write_network: Callable[..., None]) -> Path:
-        write_network(tmp_path / "known.onnx", edge=8)
+    def path(self, tmp_path: Path) -> Path:
+        write_known_network(tmp_path / "known.onnx", edge=8)
         return tmp_path / "known.onnx"
 
     @pytest.fixture
@@ -83,8 +86,8 @@ class TestKnownNetwork:
         network = OpenVinoNetwork(path, "f32")
         np.testing.assert_allclose(network.predict(turned), known(turned), rtol=1e-5, atol=1e-5)
 
-    def test_bf16_really_computes_in_bf16(self, tmp_path: Path, write_network: Callable[..., None]) -> None:
-        write_network(tmp_path / "larger.onnx", edge=32)
+    def test_bf16_really_computes_in_bf16(self, tmp_path: Path) -> None:
+        write_known_network(tmp_path / "larger.onnx", edge=32)
         path = tmp_path / "larger.onnx"
         if OpenVinoNetwork(path, "auto").precision != "bf16":
             pytest.skip("this CPU does not compute in bf16")

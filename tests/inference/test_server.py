@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import openvino
 import pytest
+from known_network import write_known_network
 from numpy.typing import NDArray
+from triton_processes import processes_of, stub_of, tritonserver_of
 
 from qsm_ai.inference.environment import ensure
 from qsm_ai.inference.errors import (
@@ -27,37 +29,13 @@ from qsm_ai.inference.errors import (
 )
 from qsm_ai.inference.openvino import resolve_precision
 from qsm_ai.inference.ports import any_free
+from qsm_ai.inference.repository import weights_digest
 from qsm_ai.inference.server import Ports, TritonServer
 from qsm_ai.inference.triton import TritonNetwork
 
 Patches = NDArray[np.float32]
+About = Callable[[TritonServer], dict[str, str]]
 PROC = Path("/proc")
-
-
-def processes_of(server_port: int) -> set[int]:
-    """Ids of the server, its leash and its stubs, which all name the port on their command lines."""
-    marks = (f"--grpc-port={server_port}".encode(), f"qsm_ai_{server_port}_".encode())
-    found = set()
-    for entry in PROC.iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if any(mark in line for mark in marks):
-                found.add(int(entry.name))
-    return found
-
-
-def tritonserver_of(server_port: int) -> int:
-    (found,) = (p for p in processes_of(server_port) if (PROC / f"{p}/comm").read_text() == "tritonserver\n")
-    return found
-
-
-def stub_of(server_port: int) -> int:
-    mark = "triton_python_b\n"  # as long as Linux keeps names
-    (found,) = (p for p in processes_of(server_port) if (PROC / f"{p}/comm").read_text() == mark)
-    return found
 
 
 def regions_of(server_port: int) -> list[str]:
@@ -97,11 +75,11 @@ def test_it_listens_on_this_machine_only(server: TritonServer) -> None:
     }
 
 
-def test_it_says_what_runs(server: TritonServer) -> None:
-    about = server.about()
-    assert about["precision"] == "f32"
-    assert about["runtime"].startswith("openvino 2026.4")
-    assert re.fullmatch(r"[0-9a-f]{12}", about["weights"])
+def test_it_says_what_runs(server: TritonServer, about: About, repository: Path) -> None:
+    said = about(server)
+    assert said["precision"] == "f32"
+    assert said["runtime"].startswith("openvino 2026.4")
+    assert said["weights"] == weights_digest(repository / "qsm_vit/1/model.onnx")[:12]
 
 
 def test_ports_are_below_those_of_outgoing_connections() -> None:
@@ -115,10 +93,11 @@ def test_a_second_server_lives_beside_it_and_leaves_nothing(
     repository: Path,
     patches: Patches,
     known: Callable[[Patches], Patches],
+    about: About,
 ) -> None:
     with TritonServer(repository, precision="bf16") as second:
         port, log = second.ports.grpc, second.log
-        assert second.about()["precision"] == "bf16"
+        assert about(second)["precision"] == "bf16"
         assert len(processes_of(port)) == 3
         with TritonNetwork(second.grpc_url) as one, TritonNetwork(server.grpc_url) as other:
             coarse, exact = one.predict(patches[:1]), other.predict(patches[:1])
@@ -190,11 +169,9 @@ class TestWhatCannotStart:
         with pytest.raises(TritonStartFailed, match=r"model\.onnx is missing beside model\.py"):
             TritonServer(tmp_path, log=tmp_path / "log").start()
 
-    def test_with_a_network_of_other_channels(
-        self, repository: Path, tmp_path: Path, write_network: Callable[..., None]
-    ) -> None:
+    def test_with_a_network_of_other_channels(self, repository: Path, tmp_path: Path) -> None:
         shutil.copytree(repository / "qsm_vit", tmp_path / "qsm_vit")
-        write_network(tmp_path / "qsm_vit/1/model.onnx", channels=4)
+        write_known_network(tmp_path / "qsm_vit/1/model.onnx", channels=4)
         with pytest.raises(TritonStartFailed, match=r"takes \(4, 96, 96, 96\).*says \(6, 96, 96, 96\)"):
             TritonServer(tmp_path, log=tmp_path / "log").start()
 

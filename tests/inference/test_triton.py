@@ -23,6 +23,7 @@ from qsm_ai.inference.errors import (
 from qsm_ai.inference.ports import any_free
 from qsm_ai.inference.server import TritonServer
 from qsm_ai.inference.triton import TritonNetwork
+from qsm_ai.reconstruction.calibration import shipped_calibration
 
 Patches = NDArray[np.float32]
 Known = Callable[[Patches], Patches]
@@ -61,34 +62,19 @@ class TestAnswers:
 
     def test_the_name_says_what_ran_where(self, network: TritonNetwork, patches: Patches) -> None:
         network.predict(patches[:1])
-        assert network.name == "qsm_vit version 1 on Triton 2.51.0 (python)"
+        weights = network.name.split()[1].rstrip(",")
+        assert network.name == f"qsm_vit {weights}, version 1 on Triton 2.51.0 (python)"
+        assert shipped_calibration().fits(network.name)
+        assert not shipped_calibration().fits(network.name.replace(weights, "0123456789ab"))
 
     def test_no_patch_is_no_work(self, network: TritonNetwork, patches: Patches) -> None:
         assert network.predict(patches[:0]).shape == (0, 1, 96, 96, 96)
 
-    def test_the_callers_event_loop_stays_free(self, server: TritonServer) -> None:
-        async def run() -> tuple[Patches, int, list[int]]:
-            turns, told = 0, list[int]()
-            async with TritonNetwork(server.grpc_url, model="sleeper") as network:
-                task = asyncio.create_task(network.predict_async(sleepy(0.3, number=3), told.append))
-                while not task.done():
-                    await asyncio.sleep(0.005)
-                    turns += 1
-                return await task, turns, told
-
-        corrections, turns, told = asyncio.run(run())
-        np.testing.assert_allclose(corrections, 2 * sleepy(0.3, number=3))
-        assert told == [1, 2, 3]
-        assert turns > 20
-
-    def test_threads_and_event_loops_share_one_network(
-        self, network: TritonNetwork, patches: Patches, known: Known
-    ) -> None:
+    def test_threads_share_one_network(self, network: TritonNetwork, patches: Patches, known: Known) -> None:
         answers: dict[int, Patches] = {}
 
         def ask(index: int) -> None:
-            one = patches[index : index + 1]
-            answers[index] = network.predict(one) if index else asyncio.run(network.predict_async(one))
+            answers[index] = network.predict(patches[index : index + 1])
 
         threads = [threading.Thread(target=ask, args=(i,)) for i in range(3)]
         for thread in threads:
@@ -131,9 +117,9 @@ class TestNobodyThere:
             network.predict(patches)
         assert time.monotonic() - start < 5
 
-    def test_is_not_ready(self) -> None:
-        with TritonNetwork(f"127.0.0.1:{any_free()}") as network:
-            assert asyncio.run(network.is_ready()) is False
+    def test_is_told_when_asked(self) -> None:
+        with TritonNetwork(f"127.0.0.1:{any_free()}") as network, pytest.raises(TritonUnavailable):
+            asyncio.run(network.check())
 
     def test_a_server_that_accepts_and_stays_silent(self, patches: Patches) -> None:
         with socket.create_server(("127.0.0.1", any_free())) as silent:
@@ -141,8 +127,8 @@ class TestNobodyThere:
             address = f"127.0.0.1:{silent.getsockname()[1]}"
             with TritonNetwork(address, client_timeout=1.0) as network, pytest.raises(TritonTimeout):
                 network.predict(patches[:1])
-            with TritonNetwork(address) as network:
-                assert asyncio.run(network.is_ready()) is False
+            with TritonNetwork(address) as network, pytest.raises((TritonUnavailable, TritonTimeout)):
+                asyncio.run(network.check())
         assert time.monotonic() - start < 8
 
     def test_the_http_port_is_not_the_grpc_port(self, server: TritonServer, patches: Patches) -> None:
@@ -167,10 +153,11 @@ class TestNobodyThere:
         with TritonNetwork(server.grpc_url, model="qsm_unet") as network:
             with pytest.raises(TritonModelMissing, match="has not loaded qsm_unet"):
                 network.predict(patches[:1])
-            assert asyncio.run(network.is_ready()) is False
+            with pytest.raises(TritonModelMissing):
+                asyncio.run(network.check())
 
-    def test_the_loaded_model_is_ready(self, network: TritonNetwork) -> None:
-        assert asyncio.run(network.is_ready()) is True
+    def test_the_loaded_model_can_be_asked(self, network: TritonNetwork) -> None:
+        asyncio.run(network.check())
 
 
 def forward(port: int, to: int) -> None:
@@ -223,20 +210,6 @@ class TestLateAnswers:
         ):
             network.predict(sleepy(0.3, number=20))
 
-    def test_cancelling_the_task_cancels_the_work(self, server: TritonServer) -> None:
-        async def give_up() -> float:
-            async with TritonNetwork(server.grpc_url, model="sleeper") as network:
-                task = asyncio.create_task(network.predict_async(sleepy(60.0)))
-                await asyncio.sleep(0.3)
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-                start = time.monotonic()
-                await network.predict_async(sleepy(0.01))
-                return time.monotonic() - start
-
-        assert asyncio.run(give_up()) < 15
-
     def test_what_the_listener_raises_ends_the_call(self, server: TritonServer) -> None:
         def enough(done: int) -> None:
             raise InterruptedError(f"after {done}")
@@ -248,6 +221,9 @@ class TestLateAnswers:
         ):
             network.predict(sleepy(0.3, number=50), enough)
         assert time.monotonic() - start < 5
+        with TritonNetwork(server.grpc_url, model="sleeper") as network:
+            network.predict(sleepy(0.01))
+        assert time.monotonic() - start < 10, "the rest is cancelled on the server too"
 
 
 class TestAnswersThatCannotBeRight:

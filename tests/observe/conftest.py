@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from known_network import write_known_repository
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -28,7 +27,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from qsm_ai.inference.ports import any_free
 from qsm_ai.inference.server import TritonServer
 
-ROOT = Path(__file__).parents[2]
 CLI = ["-c", "from qsm_ai.cli import app; app()"]
 QUIET = ("QSM_", "OTEL_")
 
@@ -189,16 +187,6 @@ class Service:
             return client.post("/api/v1/reconstruct", files=parts, data=fields, headers=headers)
 
 
-def known_network(path: Path) -> None:
-    """The arithmetic with which the tests of the inference tier replace the trained weights."""
-    spec = importlib.util.spec_from_file_location("known", ROOT / "tests/inference/conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.write_known_network(path)
-
-
 @pytest.fixture(scope="session")
 def collector() -> Iterator[Collector]:
     running = Collector()
@@ -210,10 +198,7 @@ def collector() -> Iterator[Collector]:
 def service(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """All tiers as in production: the gateway computes nothing, a worker in a process of its own does."""
     folder = tmp_path_factory.mktemp("service")
-    repository = folder / "repository"
-    ignored = shutil.ignore_patterns("*.onnx", "__pycache__")
-    shutil.copytree(ROOT / "model_repository/qsm_vit", repository / "qsm_vit", ignore=ignored)
-    known_network(repository / "qsm_vit/1/model.onnx")
+    repository = write_known_repository(folder / "repository")
     export = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_BSP_SCHEDULE_DELAY": "200",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qsm_ai.ui.checks import (
+    STRONGEST_FIELD,
+    WEAKEST_FIELD,
     check_direction,
     check_echo_times,
     check_field_strength,
@@ -57,7 +59,7 @@ class TestEchoTimes:
         assert check_echo_times("4, 8", None) == []
 
 
-@pytest.mark.parametrize("tesla", [0.55, 1.5, 3, 7, 11.7])
+@pytest.mark.parametrize("tesla", [0.064, 0.55, 1.5, 3, 7, 11.7])
 def test_field_strengths_of_real_scanners_pass(tesla: float) -> None:
     assert check_field_strength(tesla) == []
 
@@ -65,6 +67,18 @@ def test_field_strengths_of_real_scanners_pass(tesla: float) -> None:
 @pytest.mark.parametrize("tesla", [None, 0, 0.003, 30, 3000])
 def test_impossible_or_missing_field_strengths_do_not(tesla: float | None) -> None:
     assert len(check_field_strength(tesla)) == 1
+
+
+def test_no_field_strength_is_refused_that_the_service_takes() -> None:
+    loading = pytest.importorskip("qsm_ai.io.loading")
+    assert (WEAKEST_FIELD, STRONGEST_FIELD) == (loading.WEAKEST_FIELD, loading.STRONGEST_FIELD)
+    assert check_field_strength(loading.WEAKEST_FIELD) == check_field_strength(loading.STRONGEST_FIELD) == []
+
+
+@pytest.mark.parametrize("bound", ["SHORTEST_ECHO", "LONGEST_ECHO"])
+def test_no_echo_time_is_refused_that_the_service_takes(bound: str) -> None:
+    seconds = getattr(pytest.importorskip("qsm_ai.io.echo_times"), bound)
+    assert check_echo_times(f"{1000 * seconds:g}", 1) == []
 
 
 def test_a_direction_needs_a_length() -> None:

@@ -8,7 +8,7 @@ from qsm_ai.ui.backend import Job, Problem
 from qsm_ai.ui.following import describe
 from qsm_ai.ui.job_page import summary
 from qsm_ai.ui.notices import escape, file_size, format_grid, quantity, ratio, sentence_of, time_left
-from qsm_ai.ui.result import methods_text, noise_verdict, verdict
+from qsm_ai.ui.result import GOOD_SCORE, methods_text, noise_verdict, verdict
 
 
 class TestProblems:
@@ -74,9 +74,15 @@ def test_quantities_have_the_digits_they_deserve(value: float, unit: str, words:
 def test_scores_are_put_in_words() -> None:
     assert "nearly all" in verdict(0.97)
     assert "most" in verdict(0.85)
+    assert "most" in verdict(0.7)
     assert verdict(0.5).startswith("Doubtful")
     assert noise_verdict(1.1).startswith("Only noise")
     assert noise_verdict(100).startswith("More than noise")
+
+
+def test_the_page_doubts_the_maps_that_the_service_doubts() -> None:
+    quality = pytest.importorskip("qsm_ai.reconstruction.quality")
+    assert GOOD_SCORE == quality.GOOD_SCORE
 
 
 def test_the_methods_paragraph_brings_its_citations() -> None:

@@ -90,8 +90,9 @@ class TestPlanes:
         slices = pytest.importorskip("qsm_ai.api.slices")
         data = np.zeros(VOLUME.shape, np.float32)
         data[point] = 1
+        canonical = pytest.importorskip("qsm_ai.io.canonical").Canonical(data, VOLUME.voxel_size)
         index = point[{"sagittal": 0, "coronal": 1, "axial": 2}[axis]]
-        rendered = slices.render(slices.Volume(data, VOLUME.voxel_size), axis, index, (0.0, 1.0))
+        rendered = slices.render(canonical, axis, index, (0.0, 1.0))
         pixels = np.asarray(Image.open(io.BytesIO(rendered)))
         (row,), (column,) = np.nonzero(pixels)
         plane = plane_through(VOLUME, axis, point)  # type: ignore[arg-type]

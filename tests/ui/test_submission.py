@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from qsm_ai.ui.command import command_line
 from qsm_ai.ui.submission import BACKGROUNDS, UNWRAPPINGS, Submission
 from qsm_ai.ui.uploads import File, Role
@@ -58,6 +60,11 @@ class TestSubmission:
         assert next(iter(BACKGROUNDS)) == submission().background
         assert next(iter(UNWRAPPINGS)) == submission().unwrapping
 
+    def test_what_it_takes_where_nothing_is_chosen_is_the_services_default(self) -> None:
+        options = pytest.importorskip("qsm_ai.reconstruction.options").Options().as_dict()
+        fields = Submission(files={}).fields()
+        assert {name: fields[name] for name in options} == options
+
 
 class TestCommand:
     def test_repeats_the_job(self) -> None:
@@ -81,6 +88,14 @@ class TestCommand:
             "--method tv --reference none --background lbv "
             "--output qsm"
         )
+
+    def test_names_a_choice_only_where_the_command_line_would_take_another(self) -> None:
+        module = pytest.importorskip("qsm_ai.reconstruction.options")
+        known = {"unwrapping": module.UNWRAPPINGS, "background": module.BACKGROUNDS}
+        defaults = module.Options().as_dict()
+        for name, choices in known.items():
+            named = {c for c in choices if f"--{name} {c}" in command_line([("phase", "p.nii")], {name: c})}
+            assert named == set(choices) - {defaults[name]}
 
     def test_quotes_names_that_a_shell_would_split_or_run(self) -> None:
         command = command_line([("phase", "my scan; rm -rf.nii")], {})

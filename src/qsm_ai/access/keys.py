@@ -148,17 +148,6 @@ class KeyStore:
         """Where the keys are."""
         return self._database
 
-    def verify(self, text: str) -> Key:
-        """The record of a key that lets in; that it did is noted.
-
-        Raises
-        ------
-        KeyRefusedError
-        """
-        key = self.find(text)
-        self.note_use([key])
-        return key
-
     def find(self, text: str) -> Key:
         """The record of a key that lets in.
 

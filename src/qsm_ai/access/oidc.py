@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,14 @@ _KEY_TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
 _TOKEN_TYPES = {"", "jwt", "at+jwt", "application/at+jwt"}
 LONGEST_TOKEN = 16 << 10
 LARGEST_DOCUMENT = 1 << 20
+LONGEST_LOOK = 10.0
+"""Seconds after which an issuer that sends its keys drop by drop counts as away."""
+
+GRACE = 0.5
+"""Seconds for which a token with a known key waits for newer keys.
+
+Enough for a provider that answers, so that a withdrawn key is refused at once; little where it hangs.
+"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ class KeySet:
 
     A token with an unknown key makes it look again, for providers change their keys; but not more often than
     every ``cooldown`` seconds, so that nobody makes this service hammer the provider. While the provider is
-    away, the keys that are known stay good until ``max_age``.
+    away or hangs, the keys that are known stay good until ``max_age``, and nobody waits for newer ones.
 
     Parameters
     ----------
@@ -114,10 +123,14 @@ class KeySet:
         self._keys: tuple[PublicKey, ...] = ()
         self._found_at: float | None = None
         self._looked_at: float | None = None
-        self._looking = asyncio.Lock()
+        self._has_failed = False
+        self._looking: asyncio.Task[None] | None = None
 
     async def aclose(self) -> None:
         """Close all connections."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
         await self._http.aclose()
 
     async def candidates(self, kid: str | None, algorithm: str) -> tuple[PublicKey, ...]:
@@ -139,13 +152,26 @@ class KeySet:
         ------
         ProviderDownError
         """
-        await self._refresh(unless_younger_than=self._lifetime)
-        if not (found := self._fitting(kid, algorithm)) and kid is not None:
-            await self._refresh(unless_younger_than=0.0)
+        found, age = self._fitting(kid, algorithm), self._age()
+        if age >= self._lifetime or (not found and kid is not None):
+            look = self._look_again()
+            if look is not None:
+                is_enough = bool(found) and age <= self._max_age
+                await asyncio.wait({look}, timeout=self._patience() if is_enough else None)
             found = self._fitting(kid, algorithm)
-        if self._found_at is None or self._clock() - self._found_at > self._max_age:
+        if self._age() > self._max_age:
             raise ProviderDownError
         return found
+
+    def _age(self) -> float:
+        """Seconds since the keys were found."""
+        return math.inf if self._found_at is None else self._clock() - self._found_at
+
+    def _patience(self) -> float:
+        """Seconds for which who can do without newer keys waits for them."""
+        if self._has_failed or self._looked_at is None:
+            return 0.0
+        return max(0.0, self._looked_at + GRACE - self._clock())
 
     def _fitting(self, kid: str | None, algorithm: str) -> tuple[PublicKey, ...]:
         return tuple(
@@ -156,22 +182,28 @@ class KeySet:
             and (kid is None or key.kid == kid)
         )
 
-    async def _refresh(self, *, unless_younger_than: float) -> None:
-        began = self._clock()
-        async with self._looking:
-            # Who waited here for another's look needs none of their own.
-            if self._found_at is not None and (
-                self._found_at >= began or self._clock() - self._found_at < unless_younger_than
-            ):
-                return
-            if self._looked_at is not None and self._clock() - self._looked_at < self._cooldown:
-                return
-            self._looked_at = self._clock()
-            try:
+    def _look_again(self) -> asyncio.Task[None] | None:
+        """The look that everybody shares, or ``None`` if the last one has ended only just now."""
+        if self._looking is not None and not self._looking.done():
+            return self._looking
+        now = self._clock()
+        if self._looked_at is not None and now - self._looked_at < self._cooldown:
+            return None
+        self._looked_at = now
+        # A task of its own: it goes on when the request that began it does not wait or is given up.
+        self._looking = asyncio.create_task(self._refresh(), name="oidc-keys")
+        return self._looking
+
+    async def _refresh(self) -> None:
+        try:
+            async with asyncio.timeout(LONGEST_LOOK):
                 self._keys = await self._look()
-                self._found_at = self._clock()
-            except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-                log.warning("access.provider_trouble", error=type(error).__name__)
+        except Exception as error:  # whatever a provider sends, its known keys stay good
+            self._has_failed = True
+            log.warning("access.provider_trouble", error=type(error).__name__)
+        else:
+            self._found_at = self._clock()
+            self._has_failed = False
 
     async def _look(self) -> tuple[PublicKey, ...]:
         found = await self._document(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qsm_ai.reconstruction.options import METHODS, Method
+from qsm_ai.reconstruction.options import METHODS, Method, Options
 from qsm_ai.scan import Refusal
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def calibrate(
 def speed(
     shape: Annotated[int, typer.Option(min=24, max=512, help="Voxels along each axis, about.")] = 160,
     repeat: Annotated[int, typer.Option(min=1, help="Runs; the fastest of each stage counts.")] = 2,
-    method: Annotated[Method, typer.Option(help="From the local field to susceptibility.")] = "qsm-vit",
+    method: Annotated[Method, typer.Option(help="From the local field to susceptibility.")] = Options.method,
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="JSON to write.")] = RESULTS
     / "speed.json",
     markdown: Markdown = False,
@@ -301,7 +301,7 @@ def service(
     ] = 300.0,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks at a job.")] = 1.0,
     shape: Annotated[int, typer.Option(min=24, max=256, help="Voxels along each axis.")] = 32,
-    method: Annotated[Method, typer.Option(help="qsm-vit starts Triton too.")] = "qsm-vit",
+    method: Annotated[Method, typer.Option(help="qsm-vit starts Triton too.")] = Options.method,
     workers: Annotated[int, typer.Option(min=1, help="Jobs computed at once by each backend.")] = 1,
     backends: Annotated[int, typer.Option(min=1, max=16, help="Processes that answer.")] = 1,
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="JSON to write.")] = RESULTS
@@ -347,7 +347,7 @@ def service(
 def observing(
     shape: Annotated[int, typer.Option(min=24, max=512, help="Voxels along each axis, about.")] = 96,
     repeat: Annotated[int, typer.Option(min=1, help="Pairs of runs.")] = 5,
-    method: Annotated[Method, typer.Option(help="From the local field to susceptibility.")] = "qsm-vit",
+    method: Annotated[Method, typer.Option(help="From the local field to susceptibility.")] = Options.method,
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="JSON to write.")] = RESULTS
     / "observing.json",
     markdown: Markdown = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -11,6 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from qsm_ai.inference.repository import weights_digest
 
 PACKAGES = ("qsm-ai", "numpy", "scipy", "openvino", "qsm-ci", "qsm-forward")
 
@@ -58,7 +59,7 @@ def network_record(name: str, weights: Path) -> dict[str, str]:
     dict
         Name, and SHA-256 of the weights.
     """
-    return {"name": name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    return {"name": name, "sha256": weights_digest(weights)}
 
 
 def write_record(

@@ -137,7 +137,7 @@ def simulate_scan(edge: int) -> Scan:
     )
 
 
-def time_reconstruction(edge: int, method: Method = "qsm-vit", repeat: int = 2) -> Timing:
+def time_reconstruction(edge: int, method: Method = Options.method, repeat: int = 2) -> Timing:
     """Reconstruct a simulated head in a process of its own, and measure the floors there too.
 
     Parameters

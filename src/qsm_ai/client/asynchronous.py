@@ -160,7 +160,7 @@ class AsyncClient:
                 while True:
                     try:
                         outcome, lines = await self._do(wish, lines, streams)
-                    except httpx.HTTPError as error:
+                    except (httpx.HTTPError, OSError) as error:
                         wish = operation.throw(error)
                     else:
                         wish = operation.send(outcome)

@@ -219,7 +219,7 @@ class Client:
                 while True:
                     try:
                         outcome, lines = self._do(wish, lines, streams)
-                    except httpx.HTTPError as error:
+                    except (httpx.HTTPError, OSError) as error:
                         wish = operation.throw(error)
                     else:
                         wish = operation.send(outcome)

@@ -24,13 +24,22 @@ class ServiceError(Exception):
         HTTP status; ``None`` if there was no answer.
     file : str or None
         Name of the file concerned.
+    retry_after : str or None
+        When the service wants to be asked again, as its ``Retry-After`` says it: seconds, or a date.
     """
 
     def __init__(
-        self, code: str, detail: str, mend: str = "", status: int | None = None, file: str | None = None
+        self,
+        code: str,
+        detail: str,
+        mend: str = "",
+        status: int | None = None,
+        file: str | None = None,
+        retry_after: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.code, self.detail, self.mend, self.status, self.file = code, detail, mend, status, file
+        self.retry_after = retry_after
 
     @property
     def sentence(self) -> str:
@@ -48,17 +57,21 @@ def from_answer(answer: httpx.Response) -> ServiceError:
         document = answer.json()
     except (json.JSONDecodeError, UnicodeDecodeError):
         document = None
+    retry_after = answer.headers.get("retry-after")
     if not isinstance(document, dict):
         return ServiceError(
             f"http-{answer.status_code}",
             f"The service answered with status {answer.status_code}.",
             "Check the address; a proxy may stand between.",
             answer.status_code,
+            retry_after=retry_after,
         )
-    return from_problem(document, answer.status_code)
+    return from_problem(document, answer.status_code, retry_after)
 
 
-def from_problem(document: Mapping[str, Any], status: int | None) -> ServiceError:
+def from_problem(
+    document: Mapping[str, Any], status: int | None, retry_after: str | None = None
+) -> ServiceError:
     """A problem document (RFC 9457) as an exception."""
     return ServiceError(
         code=str(document.get("code") or f"http-{status}"),
@@ -66,6 +79,7 @@ def from_problem(document: Mapping[str, Any], status: int | None) -> ServiceErro
         mend=str(document.get("mend") or ""),
         status=status,
         file=document.get("file"),
+        retry_after=retry_after,
     )
 
 

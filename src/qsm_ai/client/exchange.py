@@ -1,8 +1,8 @@
 """What an operation wants done: requests, pauses, streams. Carried out by a client, blocking or not.
 
 An operation is a generator. It yields wishes; the client does what a wish says and sends the outcome back, or
-throws ``httpx.HTTPError`` into the generator where nothing came of it. So all that is to be decided stands in
-one place, and the two clients hold nothing but input and output.
+throws ``httpx.HTTPError``, or a file's ``OSError``, into the generator where nothing came of it. So all that
+is to be decided stands in one place, and the two clients hold nothing but input and output.
 """
 
 from __future__ import annotations

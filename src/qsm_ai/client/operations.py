@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -20,6 +19,7 @@ from qsm_ai.client.retrying import BROKEN_ON_THE_WAY, BUSY, NEVER, Retrying
 
 PathLike = str | os.PathLike[str]
 JOBS = "/api/v1/jobs"
+UPLOADS = "/api/v1/uploads"
 PART = 16 << 20
 """Bytes of a part of an upload through the backend; proxies often allow no more than 32 MB."""
 
@@ -132,35 +132,58 @@ def submit(
         form = {name: _text(value) for name, value in fields.items()}
         request = Send("POST", "/api/v1/reconstruct", headers, form=form, files=paths)
         return job_from((yield from ask(request, retrying)).json())
-    uses = []
-    for role, path in paths:
-        uses.append({"upload": (yield from upload(path, retrying)), "role": role})
+    uses: list[dict[str, str]] = []
+    try:
+        for role, path in paths:
+            uses.append({"upload": (yield from upload(path, retrying)), "role": role})
+    except (ServiceError, OSError):
+        yield from _discard(uses)
+        raise
     request = Send("POST", JOBS, headers, json={"files": uses, **fields})
     try:
         return job_from((yield from ask(request, retrying)).json())
     except ServiceError as error:
+        # Without an answer there may be a job that needs them.
         if error.status is not None:
-            # Nobody knows their ids any more.
-            for use in uses:
-                with suppress(ServiceError):
-                    yield from ask(Send("DELETE", f"/api/v1/uploads/{use['upload']}"), NEVER)
+            yield from _discard(uses)
         raise
+
+
+def _discard(uses: Sequence[Mapping[str, str]]) -> Operation[None]:
+    """Remove uploads that nobody will name any more, as far as the service can be reached."""
+    for use in uses:
+        try:
+            yield from ask(Send("DELETE", f"{UPLOADS}/{use['upload']}"), NEVER)
+        except ServiceError as error:
+            if error.status is None:
+                return
 
 
 def upload(path: Path, retrying: Retrying, part: int = PART) -> Operation[str]:
     """Send one file before its job; its id.
 
     Straight to the object store where that takes it; where it cannot be reached, and otherwise, in parts to
-    the backend, each sent again until it is there.
+    the backend, each sent again until it is there. What cannot be sent to its end is removed again.
     """
     size = path.stat().st_size
     announced = {"name": path.name, "size": size, "sha256": _sha256(path)}
-    found = (yield from ask(Send("POST", "/api/v1/uploads", json=announced), retrying)).json()
-    address = f"/api/v1/uploads/{found['id']}"
+    found = (yield from ask(Send("POST", UPLOADS, json=announced), retrying)).json()
+    try:
+        yield from _send_content(path, size, found, retrying, part)
+    except (ServiceError, OSError):
+        yield from _discard([{"upload": found["id"]}])
+        raise
+    return str(found["id"])
+
+
+def _send_content(
+    path: Path, size: int, found: dict[str, Any], retrying: Retrying, part: int
+) -> Operation[None]:
+    address = f"{UPLOADS}/{found['id']}"
     if found["target"]["direct"]:
         try:
             yield from ask(Send("PUT", found["target"]["href"], body=Part(path, 0, size)), retrying)
-            return str(found["id"])
+            return
         except ServiceError as error:
             if error.code != "unreachable":
                 raise
@@ -177,12 +200,11 @@ def upload(path: Path, retrying: Retrying, part: int = PART) -> Operation[str]:
         except ServiceError as error:
             # The part may have arrived all the same: the service knows how much is there.
             attempt += 1
-            pause = retrying.pause(attempt)
+            pause = retrying.pause(attempt, error.retry_after)
             if pause is None or error.status not in (None, 408, 409, *BUSY, *BROKEN_ON_THE_WAY):
                 raise
             yield Pause(pause)
             found = (yield from ask(Send("GET", address), retrying)).json()
-    return str(found["id"])
 
 
 def wait(job_id: str, timeout: float, longest: float, retrying: Retrying) -> Operation[Job]:
@@ -339,13 +361,5 @@ def _text(value: Any) -> str:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        for piece in _pieces(file.read):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _pieces(read: Any) -> Iterator[bytes]:
-    while piece := read(1 << 20):
-        yield piece
+        return hashlib.file_digest(file, "sha256").hexdigest()

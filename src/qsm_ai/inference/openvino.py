@@ -9,7 +9,6 @@ quarter on CPUs with matrix units.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from qsm_ai.inference.answers import check_answer, check_patches
 from qsm_ai.inference.errors import ModelFileMissing, RuntimeMissing
-from qsm_ai.inference.repository import MODEL, model_file
+from qsm_ai.inference.repository import DIGITS, MODEL, model_file, weights_digest
 
 if TYPE_CHECKING:
     import openvino
@@ -100,7 +99,7 @@ class OpenVinoNetwork:
         )
         self._infer = compiled.create_infer_request()
         self._turn = threading.Lock()
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        digest = weights_digest(path)[:DIGITS]
         runtime = openvino.__version__.split("-")[0]
         self._name = f"{MODEL} {digest}, {self.precision}, OpenVINO {runtime} in process"
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from pathlib import Path
 
 from qsm_ai.inference.errors import ModelFileMissing
 
 MODEL = "qsm_vit"
 VARIABLE = "QSM_MODEL_REPOSITORY"
+
+WEIGHTS = "weights"
+"""Parameter of a model's configuration that tells clients which weights are served."""
+
+DIGITS = 12
+"""Of the weights' digest, enough to tell them apart."""
 
 
 def model_repository() -> Path:
@@ -52,3 +60,48 @@ def model_file(model: str = MODEL) -> Path:
             mend="Fetch the weights with the checkout, or train and export a network.",
         )
     return max(files, key=lambda f: int(f.parent.name))
+
+
+def weights_digest(path: Path) -> str:
+    """SHA-256 of a network's file, by which measurements and reports name it.
+
+    Parameters
+    ----------
+    path : Path
+        ONNX.
+
+    Returns
+    -------
+    64 hexadecimal digits
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def name_weights(onnx: Path) -> list[Path]:
+    """Write into the configurations of a model which weights they serve.
+
+    Parameters
+    ----------
+    onnx : Path
+        ``MODEL/VERSION/model.onnx``; beside it ``MODEL/config.pbtxt`` and ``MODEL/configs/*.pbtxt``.
+
+    Returns
+    -------
+    list of Path
+        Configurations that name weights; none where the file stands alone.
+    """
+    folder = onnx.absolute().parents[1]
+    named = []
+    for path in (folder / "config.pbtxt", *sorted((folder / "configs").glob("*.pbtxt"))):
+        if not path.is_file():
+            continue
+        text, count = re.subn(
+            rf'(key: "{WEIGHTS}" value {{ string_value: ")[^"]*',
+            rf"\g<1>{weights_digest(onnx)[:DIGITS]}",
+            path.read_text(),
+        )
+        if count:
+            path.write_text(text)
+            named.append(path)
+    return named

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import re
 import tempfile
@@ -237,31 +236,6 @@ class TritonServer:
         It stays ready and answers every request with an error; only a restart helps.
         """
         return any(not _command_line(pid)[0] for pid in self._stubs) and self.is_ready()
-
-    def about(self, model: str = MODEL) -> dict[str, str]:
-        """What the CPU model says of itself in Triton's metrics: runtime, precision, digest of the weights.
-
-        Parameters
-        ----------
-        model : str
-
-        Returns
-        -------
-        dict
-            Empty for a model that says nothing, as one run by TensorRT.
-        """
-        connection = http.client.HTTPConnection(self.host, self.ports.metrics, timeout=5)
-        try:
-            connection.request("GET", "/metrics")
-            text = connection.getresponse().read().decode()
-        finally:
-            connection.close()
-        for labels in re.findall(r"^qsm_network_info\{(.*)\} 1", text, re.MULTILINE):
-            pairs = re.findall(r'(\w+)=("(?:[^"\\]|\\.)*")', labels)
-            said = {name: json.loads(value) for name, value in pairs}
-            if said.get("model") == model:
-                return said
-        return {}
 
     def _launch(self, environment: TritonEnvironment) -> Child:
         ports = self.ports

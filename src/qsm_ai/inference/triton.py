@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any, Self
 
 import numpy as np
@@ -26,7 +25,7 @@ from qsm_ai.inference.errors import (
     TritonUnavailable,
 )
 from qsm_ai.inference.grpc_loop import submit
-from qsm_ai.inference.repository import MODEL
+from qsm_ai.inference.repository import MODEL, WEIGHTS
 
 INPUT = "patches"
 OUTPUT = "correction"
@@ -156,52 +155,6 @@ class TritonNetwork:
         finally:
             future.cancel()
 
-    async def predict_async(
-        self, patches: NDArray[np.float32], on_patch: Callable[[int], None] | None = None
-    ) -> NDArray[np.float32]:
-        """Corrections for a stack of patches; the caller's event loop stays free and may cancel.
-
-        Parameters
-        ----------
-        patches : (N, C, P, P, P) float32
-        on_patch : callable
-            Told the number of patches done so far, on the caller's event loop.
-
-        Returns
-        -------
-        (N, 1, P, P, P) float32
-
-        Raises
-        ------
-        ValueError
-            When the patches have another shape than the model's.
-        InferenceFailure
-            See ``inference.errors``.
-        """
-        progress: asyncio.Queue[int | None] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def tell(done: int | None) -> None:
-            with suppress(RuntimeError):  # the caller's loop is closed: nobody listens any more
-                loop.call_soon_threadsafe(progress.put_nowait, done)
-
-        future = self._start(patches, tell)
-        try:
-            while (done := await progress.get()) is not None:
-                if on_patch:
-                    on_patch(done)
-            return future.result()
-        finally:
-            future.cancel()
-
-    async def is_ready(self) -> bool:
-        """Whether the server is there and has loaded the model; answers within seconds, never raises."""
-        try:
-            await self.check()
-        except InferenceFailure:
-            return False
-        return True
-
     async def check(self, within: float = 2.0) -> None:
         """Find out whether the model can be asked.
 
@@ -230,12 +183,6 @@ class TritonNetwork:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     # What follows runs on the gRPC loop.
 
@@ -318,6 +265,9 @@ class TritonNetwork:
             lambda client: client.get_model_metadata(self._model, self._version, client_timeout=timeout)
         )
         server = await self._patiently(lambda client: client.get_server_metadata(client_timeout=timeout))
+        answer = await self._patiently(
+            lambda client: client.get_model_config(self._model, self._version, client_timeout=timeout)
+        )
         shapes = {tensor.name: tuple(tensor.shape)[1:] for tensor in model.inputs}
         if INPUT not in shapes or OUTPUT not in {tensor.name for tensor in model.outputs}:
             raise TritonRefused(
@@ -326,7 +276,9 @@ class TritonNetwork:
             )
         self._patch_shape = shapes[INPUT]
         version = self._version or max(model.versions, key=int, default="?")
-        self._name = f"{self._model} version {version} on Triton {server.version} ({model.platform})"
+        told = answer.config.parameters
+        weights = f" {told[WEIGHTS].string_value}," if WEIGHTS in told else ""
+        self._name = f"{self._model}{weights} version {version} on Triton {server.version} ({model.platform})"
 
     async def _check(self, within: float) -> None:
         client = self._connect()

@@ -131,6 +131,7 @@ def export(
     ] = None,
 ) -> None:
     """Export a checkpoint's averaged weights to ONNX, unless what is computed from it differs."""
+    from qsm_ai.inference.repository import name_weights
     from qsm_ai.network.export import export_onnx, keep_checkpoint, parity, too_far
 
     model = _weights(checkpoint)
@@ -149,6 +150,8 @@ def export(
     finally:
         candidate.unlink(missing_ok=True)
     typer.echo(f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB")
+    for configuration in name_weights(onnx):
+        typer.echo(f"{configuration} names these weights")
     if keep:
         keep_checkpoint(checkpoint, keep)
         typer.echo(f"{keep}: {keep.stat().st_size / 1e6:.1f} MB")

@@ -9,6 +9,9 @@ from itertools import pairwise
 
 from qsm_ai.ui.uploads import Header
 
+WEAKEST_FIELD, STRONGEST_FIELD = 0.05, 25.0
+"""T. The service takes these and all between, and so must this page."""
+
 Image = tuple[str, Header | None]
 """Name of a file, and its header if that could be read."""
 
@@ -87,7 +90,7 @@ def check_field_strength(tesla: float | None) -> list[Objection]:
     """Objections to a field strength in T."""
     if tesla is None:
         return [Objection("The field strength is missing.", "Enter it in tesla, for example 3.")]
-    if not 0.1 <= tesla <= 25:
+    if not WEAKEST_FIELD <= tesla <= STRONGEST_FIELD:
         return [Objection(f"No scanner has a field of {tesla:g} T.", "Enter it in tesla, for example 3.")]
     return []
 

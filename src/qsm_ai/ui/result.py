@@ -16,7 +16,8 @@ from qsm_ai.ui.command import command_line
 from qsm_ai.ui.notices import escape, file_size, quantity, ratio, show_problem
 from qsm_ai.ui.viewer import viewer
 
-GOOD_SCORE = 0.8
+GOOD_SCORE = 0.6
+"""The service reports a map below it as doubtful; so must this page."""
 
 
 def show(job: Job) -> None:
