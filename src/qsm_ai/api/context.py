@@ -17,7 +17,7 @@ from qsm_ai.access.gate import Gate
 from qsm_ai.access.identity import Identity, Role
 from qsm_ai.access.limits import Quotas, RateLimit
 from qsm_ai.api.engine import Engine
-from qsm_ai.api.metrics import Metrics
+from qsm_ai.api.parts import Parts, reason
 from qsm_ai.api.pending import PendingUploads
 from qsm_ai.api.presigning import Presigner
 from qsm_ai.api.schemas import Check
@@ -27,12 +27,7 @@ from qsm_ai.api.upload_records import UploadRecords
 from qsm_ai.jobs.hub import Hub
 from qsm_ai.jobs.process import ProcessPool
 from qsm_ai.jobs.records import Job
-from qsm_ai.jobs.scratch import Scratch
 from qsm_ai.jobs.service import IncompleteSweepError, Jobs, Permit
-from qsm_ai.jobs.store import JobStore
-from qsm_ai.observe.database import watch_database
-from qsm_ai.observe.users import use_key
-from qsm_ai.storage import Storage
 
 log = structlog.get_logger("qsm_ai.api")
 
@@ -45,18 +40,11 @@ class Context:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        stated = settings.log_user_key
-        use_key(stated.get_secret_value() if stated else None, settings.data_dir)
-        self.scratch = Scratch(settings.data_dir.absolute() / "scratch")
-        self.scratch.sweep()
-        self.store = JobStore(settings.database, migrate=settings.migrate)
-        self.storage = Storage.from_url(settings.storage)
+        parts = Parts.open(settings)
+        self.store, self.storage = parts.store, parts.storage
+        self.metrics, self.scratch = parts.metrics, parts.scratch
         self.hub = Hub()
         self.volumes = VolumeCache(settings.slice_cache_mb * MIB)
-        self.metrics = Metrics(self.store, settings.data_dir)
-        self.storage.watch = self.metrics.storage_called
-        watch_database(self.store.engine, self.metrics.database_called)
         self.gate = Gate.build(self.store.database, keys="keys" in settings.access, oidc=settings.oidc)
         # The one user of an open service shares it with nobody.
         self.rate_limit = RateLimit(
@@ -125,20 +113,10 @@ class Context:
         async with self._looking:
             if self._readiness is None or time.monotonic() - self._readiness[0] > CHECKS_KEPT_FOR:
                 names = ("triton", "storage", "database", "worker")
-                found = await asyncio.gather(*(self._check(name) for name in names))
-                self._readiness = (time.monotonic(), dict(zip(names, found, strict=True)))
+                found = await asyncio.gather(*(reason(name, self._trouble(name)) for name in names))
+                checks = {n: Check(ok=why is None, reason=why) for n, why in zip(names, found, strict=True)}
+                self._readiness = (time.monotonic(), checks)
             return self._readiness[1]
-
-    async def _check(self, name: str) -> Check:
-        try:
-            async with asyncio.timeout(4.0):
-                reason = await self._trouble(name)
-        except TimeoutError:
-            reason = f"The {name} does not answer in time."
-        except Exception as error:  # the reason is for the operator; the kind of error says enough
-            log.warning("readiness.trouble", check=name, error=type(error).__name__)
-            reason = f"The {name} fails ({type(error).__name__})."
-        return Check(ok=reason is None, reason=reason)
 
     async def _trouble(self, name: str) -> str | None:
         if name == "triton":

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qsm_ai.api.command_settings import refuse, settings_or_refuse
+
 if TYPE_CHECKING:
     from qsm_ai.access.keys import KeyStore
     from qsm_ai.api.settings import Settings
@@ -18,7 +20,6 @@ app = typer.Typer()
 keys = typer.Typer(name="keys", help="API keys: create, list, revoke.", no_args_is_help=True)
 app.add_typer(keys)
 
-REFUSED = 2
 _SPAN = re.compile(r"(\d+)\s*([hdwy])")
 _SECONDS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0, "y": 365 * 86400.0}
 
@@ -47,20 +48,20 @@ def create(
 
     with _store() as store:
         if (owner is None) == (subject is None):
-            raise _refused("Name the owner of the key: give --owner or --subject.")
+            refuse("Name the owner of the key: give --owner or --subject.")
         if subject is not None:
             issuer = _settings().oidc_issuer
             if issuer is None:
-                raise _refused("--subject needs the identity provider: set QSM_OIDC_ISSUER.")
+                refuse("--subject needs the identity provider: set QSM_OIDC_ISSUER.")
             owner = oidc_owner(issuer, subject)
         elif owner is not None and owner.startswith(OIDC_OWNER):
-            raise _refused("Such an owner comes from the identity provider: give --subject instead.")
+            refuse("Such an owner comes from the identity provider: give --subject instead.")
         try:
             key, text = store.create(
                 owner or "", name=name, role=Role.ADMIN if admin else Role.USER, lifetime=_lifetime(expires)
             )
         except ValueError as error:
-            raise _refused(f"This cannot be: {error}.") from None
+            refuse(f"This cannot be: {error}.")
     until = "never expires" if key.expires_at is None else f"expires on {_day(key.expires_at)}"
     typer.echo(f"The key {key.prefix}… of {key.owner} ({key.role.value}) {until}.", err=True)
     typer.echo("It is shown this once. Send it as 'Authorization: Bearer KEY', or set QSM_API_KEY.", err=True)
@@ -106,7 +107,7 @@ def revoke(
             try:
                 key = store.revoke(given)
             except NoSuchKeyError:
-                raise _refused("There is no such key. `qsm-ai keys list --all` lists all.") from None
+                refuse("There is no such key. `qsm-ai keys list --all` lists all.")
             typer.echo(f"Revoked {key.prefix}… of {key.owner}.")
 
 
@@ -129,21 +130,12 @@ def _store() -> Iterator[KeyStore]:
         finally:
             jobs.close()
     except SQLAlchemyError as error:
-        raise _refused(
-            f"The database fails ({type(error).__name__}). Check QSM_DATABASE_URL and QSM_DATA_DIR."
-        ) from None
+        refuse(f"The database fails ({type(error).__name__}). Check QSM_DATABASE_URL and QSM_DATA_DIR.")
 
 
 def _settings() -> Settings:
-    from pydantic import ValidationError
-
-    from qsm_ai.api.settings import Settings, say
-
-    try:
-        # Whether it may serve is another question: keys are made before the first start too.
-        return Settings(host="127.0.0.1", published_at=None, access=[])
-    except ValidationError as error:
-        raise _refused(say(error)) from None
+    # Whether it may serve is another question: keys are made before the first start too.
+    return settings_or_refuse(host="127.0.0.1", published_at=None, access=[])
 
 
 def _lifetime(span: str) -> float | None:
@@ -151,7 +143,7 @@ def _lifetime(span: str) -> float | None:
         return None
     match = _SPAN.fullmatch(span.strip().lower())
     if match is None:
-        raise _refused("--expires takes a span such as 12h, 90d, 4w or 1y, or never.")
+        refuse("--expires takes a span such as 12h, 90d, 4w or 1y, or never.")
     return int(match[1]) * _SECONDS[match[2]]
 
 
@@ -161,8 +153,3 @@ def _day(moment: float | None) -> str:
 
 def _minute(moment: float | None) -> str:
     return "never" if moment is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(moment))
-
-
-def _refused(sentence: str) -> typer.Exit:
-    typer.secho(sentence, err=True, fg=typer.colors.RED)
-    return typer.Exit(REFUSED)

@@ -78,7 +78,9 @@ class JobView(BaseModel):
     finished_at: datetime | None = None
     problem: ProblemDocument | None = Field(None, description="Why it failed.")
     warnings: list[str] = Field(description="What the user should know about the result.")
-    scores: dict[str, float] = Field(description="Of the physics check.")
+    scores: dict[str, float] = Field(
+        description="Of the physics check, the weight of the consistency, and how unfamiliar the scan is."
+    )
     timings: dict[str, float] = Field(description="Seconds per stage.")
     files: list[FileView]
     artefacts: list[ArtefactView]

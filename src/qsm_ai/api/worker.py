@@ -16,20 +16,13 @@ from starlette.routing import Route
 
 from qsm_ai import __version__
 from qsm_ai.api.engine import Engine
-from qsm_ai.api.metrics import Metrics
+from qsm_ai.api.parts import Parts, reason
 from qsm_ai.api.protocol import BoundedProtocol
 from qsm_ai.api.settings import Settings
 from qsm_ai.jobs.hub import Hub
 from qsm_ai.jobs.process import ProcessPool
-from qsm_ai.jobs.scratch import Scratch
-from qsm_ai.jobs.store import JobStore
-from qsm_ai.observe.database import watch_database
-from qsm_ai.observe.users import use_key
-from qsm_ai.storage import Storage
 
 log = structlog.get_logger("qsm_ai.worker")
-
-ANSWER_WITHIN = 4.0
 
 
 class WorkerProcess:
@@ -48,23 +41,15 @@ class WorkerProcess:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        stated = settings.log_user_key
-        use_key(stated.get_secret_value() if stated else None, settings.data_dir)
-        self.store = JobStore(settings.database, migrate=settings.migrate)
-        self.storage = Storage.from_url(settings.storage)
-        self.metrics = Metrics(self.store, settings.data_dir)
-        self.storage.watch = self.metrics.storage_called
-        watch_database(self.store.engine, self.metrics.database_called)
-        scratch = Scratch(settings.data_dir.absolute() / "scratch")
-        scratch.sweep()
+        parts = Parts.open(settings)
+        self.store, self.storage, self.metrics = parts.store, parts.storage, parts.metrics
         self.pool = ProcessPool(size=settings.workers)
         self.engine = Engine(
             settings,
             store=self.store,
             storage=self.storage,
             hub=Hub(),
-            scratch=scratch,
+            scratch=parts.scratch,
             pool=self.pool,
             metrics=self.metrics,
         )
@@ -103,16 +88,8 @@ class WorkerProcess:
             found["worker"] = "The worker takes no more jobs."
         problem = self.engine.breaker.problem
         found["triton"] = problem.detail if problem else None
-        for name, look in (
-            ("database", asyncio.to_thread(self.store.check)),
-            ("storage", self.storage.check()),
-        ):
-            try:
-                async with asyncio.timeout(ANSWER_WITHIN):
-                    await look
-                found[name] = None
-            except Exception as error:  # the reason is for the operator; the kind of error says enough
-                found[name] = f"The {name} fails ({type(error).__name__})."
+        found["database"] = await reason("database", asyncio.to_thread(self.store.check))
+        found["storage"] = await reason("storage", self.storage.check())
         return found
 
     @asynccontextmanager

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from qsm_ai.api.settings import Settings
+from qsm_ai.api.command_settings import refuse, settings_or_refuse
 
 app = typer.Typer()
-
-REFUSED = 2
-"""Exit status where settings or database are not such that it may start."""
 
 
 @app.command()
@@ -44,9 +40,9 @@ def worker(
     import asyncio
 
     given: dict[str, Any] = {"workers": slots, "worker_port": port, "worker_grace_s": grace}
-    settings = _settings({name: value for name, value in given.items() if value is not None})
+    settings = settings_or_refuse(**{name: value for name, value in given.items() if value is not None})
     if settings.workers < 1:
-        _refuse("A worker needs at least one slot: set QSM_WORKERS or --slots.")
+        refuse("A worker needs at least one slot: set QSM_WORKERS or --slots.")
     from qsm_ai import __version__
     from qsm_ai.api.worker import WorkerProcess
     from qsm_ai.jobs.errors import DatabaseMismatchError
@@ -57,7 +53,7 @@ def worker(
     try:
         process = WorkerProcess(settings)
     except DatabaseMismatchError as error:
-        _refuse(str(error))
+        refuse(str(error))
     asyncio.run(process.run())
 
 
@@ -72,7 +68,7 @@ def migrate(
 
     Run it once before a new version starts where backends must not do it themselves (QSM_MIGRATE=false).
     """
-    settings = _settings({})
+    settings = settings_or_refuse()
     from sqlalchemy.exc import SQLAlchemyError
 
     from qsm_ai.jobs import schema
@@ -81,14 +77,14 @@ def migrate(
 
     target = to or schema.HEAD
     if target not in schema.revisions():
-        _refuse(f"There is no revision {target}; those known are {', '.join(schema.revisions())}.")
+        refuse(f"There is no revision {target}; those known are {', '.join(schema.revisions())}.")
     database = Database(settings.database)
     try:
         before = schema.move(database, target)
     except DatabaseMismatchError as error:
-        _refuse(str(error))
+        refuse(str(error))
     except SQLAlchemyError as error:
-        _refuse(
+        refuse(
             f"The database cannot be migrated ({type(error).__name__}). Is it there, and may it be changed?"
         )
     finally:
@@ -96,19 +92,3 @@ def migrate(
     typer.echo(
         f"The schema is {target}" + (f", it was {before or 'empty'}." if before != target else " already.")
     )
-
-
-def _settings(given: dict[str, Any]) -> Settings:
-    from pydantic import ValidationError
-
-    from qsm_ai.api.settings import Settings, say
-
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        _refuse(say(error))
-
-
-def _refuse(sentence: str) -> NoReturn:
-    typer.secho(sentence, err=True, fg=typer.colors.RED)
-    raise typer.Exit(REFUSED)

@@ -91,7 +91,7 @@ class Reconstruction:
     timings : dict
         Seconds for each stage that ran, in order.
     scores : dict
-        Of the physics check.
+        Of the physics check, the weight of the consistency, and how unfamiliar the scan is.
     options : Options
     network : str or None
         Model, version and where it ran.

@@ -33,7 +33,7 @@ class Entry:
     files : tuple of str
         Results, relative to the folder of all results.
     score : float or None
-        Of the physics check.
+        Of the physics check, the weight of the consistency, and how unfamiliar the scan is.
     """
 
     key: str
