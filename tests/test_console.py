@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -12,40 +12,48 @@ import typer
 from qsm_ai.console import CANCELLED, FAILED, REFUSED, plain_errors
 from qsm_ai.scan import Refusal
 
+ENDED_BY = """
+import signal
+import sys
+import typer
+from qsm_ai.console import plain_errors
 
-@contextmanager
-def closing_by(unwound: list[bool]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        unwound.append(True)
+number, begins_ignored = int(sys.argv[1]), sys.argv[2] == "ignored"
+signal.signal(number, signal.SIG_IGN if begins_ignored else signal.SIG_DFL)
+try:
+    with plain_errors():
+        signal.raise_signal(number)
+        print("went on")
+except typer.Exit as end:
+    sys.exit(end.exit_code)
+finally:
+    print("unwound", signal.getsignal(number).name)
+"""
+
+
+def ended_by(number: signal.Signals, at_first: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own: a signal to this one would end the tests."""
+    return subprocess.run(
+        [sys.executable, "-c", ENDED_BY, str(int(number)), at_first],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_request_to_end_and_a_closed_terminal_unwind_what_was_begun(
-    number: signal.Signals, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = signal.signal(number, signal.SIG_DFL)
-    unwound: list[bool] = []
-    try:
-        with pytest.raises(typer.Exit) as caught, plain_errors(), closing_by(unwound):
-            signal.raise_signal(number)
-        assert signal.getsignal(number) is signal.SIG_DFL
-    finally:
-        signal.signal(number, before)
-    assert unwound == [True]
-    assert caught.value.exit_code == CANCELLED
-    assert "Cancelled" in capsys.readouterr().err
+def test_a_request_to_end_and_a_closed_terminal_unwind_what_was_begun(number: signal.Signals) -> None:
+    ended = ended_by(number, "heeded")
+    assert ended.stdout == "unwound SIG_DFL\n"
+    assert "Cancelled" in ended.stderr
+    assert ended.returncode == CANCELLED
 
 
 def test_a_program_that_shall_outlive_its_terminal_does() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with plain_errors():
-            signal.raise_signal(signal.SIGHUP)
-            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    ended = ended_by(signal.SIGHUP, "ignored")
+    assert ended.stdout == "went on\nunwound SIG_IGN\n"
+    assert ended.returncode == 0
 
 
 def test_a_terminal_that_is_gone_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
