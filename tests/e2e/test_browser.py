@@ -19,7 +19,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 if TYPE_CHECKING:
     from tests.conftest import Files
@@ -175,6 +175,31 @@ def test_the_sample_is_two_clicks_away(page: Page) -> None:
     wait_for_map(page)
     page.reload()
     wait_for_map(page)
+
+
+def test_the_page_asks_no_other_server(browser: Browser, service: Service) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(service.page)
+    page.get_by_role("button", name="Try the sample scan").wait_for()
+    page.wait_for_load_state("networkidle")
+    context.close()
+    assert [url for url in asked if not url.startswith((service.page, "data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize("width", [390, 900])
+def test_every_choice_is_in_sight_in_a_narrow_window(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 1300})
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('[role=radio]')].every(radio => {
+            const outer = radio.closest('[role=radiogroup]').getBoundingClientRect();
+            const inner = radio.getBoundingClientRect();
+            return inner.left >= outer.left - 1 && inner.right <= outer.right + 1;
+        })""",
+        timeout=5000,
+    )
 
 
 class TestFinishedJob:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from qsm_ai.inference.ports import any_free
+from qsm_ai.ui import backend
 from qsm_ai.ui.backend import Backend, Problem
 
 Answer = tuple[int, str, str]
@@ -63,6 +66,26 @@ def test_an_answer_of_something_else_is_a_problem(
 def test_an_error_of_a_proxy_is_a_problem(answering: Callable[[int, str, str], Backend], body: str) -> None:
     with pytest.raises(Problem, match="status 502"):
         answering(502, "text/html", body).job("1")
+
+
+@pytest.mark.parametrize(("status", "mend"), [(413, "Compress"), (429, "Wait")])
+def test_a_limit_of_a_proxy_comes_with_its_mend(
+    answering: Callable[[int, str, str], Backend], status: int, mend: str
+) -> None:
+    with pytest.raises(Problem) as caught:
+        answering(status, "text/html", "<h1>No</h1>").job("1")
+    assert caught.value.mend.startswith(mend)
+    assert not caught.value.is_final
+
+
+def test_nobody_waits_long_for_a_service_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "QUICK", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent, ExitStack() as held:
+        client = Backend(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        held.callback(client.close)
+        for ask in (client.account, lambda: client.job("1")):
+            with pytest.raises(Problem, match="in time"):
+                ask()
 
 
 def test_a_problem_document_is_read(answering: Callable[[int, str, str], Backend]) -> None:

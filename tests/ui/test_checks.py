@@ -36,6 +36,8 @@ class TestEchoTimes:
         [
             ("", 3, "missing"),
             ("4, eight", 2, "not a number"),
+            ("4, nan", 2, "not a number"),
+            ("4, inf", 2, "not a number"),
             ("4, 8", 3, "There are 2 echo times for 3 phase volumes."),
             ("4", 3, "There is 1 echo time for 3 phase volumes."),
             ("4, 4, 12", 3, "do not increase"),

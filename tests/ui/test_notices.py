@@ -8,7 +8,7 @@ from qsm_ai.ui.backend import Job, Problem
 from qsm_ai.ui.following import describe
 from qsm_ai.ui.job_page import summary
 from qsm_ai.ui.notices import escape, file_size, format_grid, quantity, ratio, sentence_of, time_left
-from qsm_ai.ui.result import GOOD_SCORE, methods_text, noise_verdict, verdict
+from qsm_ai.ui.result import GOOD_SCORE, methods_text, noise_verdict, ppb, verdict
 
 
 class TestProblems:
@@ -53,7 +53,10 @@ class TestProgress:
         assert time_left(seconds) == words
 
 
-@pytest.mark.parametrize(("size", "words"), [(12, "12 B"), (12_300, "12 kB"), (12_345_678, "12.3 MB")])
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(12, "12 B"), (12_300, "12 kB"), (12_345_678, "12.3 MB"), (2_147_483_648, "2.1 GB")],
+)
 def test_file_sizes(size: int, words: str) -> None:
     assert file_size(size) == words
 
@@ -107,3 +110,8 @@ def test_a_job_is_summed_up_in_a_line() -> None:
 def test_grids_and_ratios() -> None:
     assert format_grid((2, 3, 4), (0.469, 0.469, 1)) == "2 × 3 × 4 voxels of 0.469 × 0.469 × 1 mm"
     assert [ratio(x) for x in (0.617, 1.31, 363.3)] == ["0.62", "1.3", "363"]
+
+
+@pytest.mark.parametrize(("ppm", "words"), [(0.00234, "2.3 ppb"), (0.0234, "23 ppb"), (0.1534, "153 ppb")])
+def test_a_large_residual_is_not_written_in_powers_of_ten(ppm: float, words: str) -> None:
+    assert ppb(ppm) == words

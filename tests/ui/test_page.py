@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from qsm_ai.inference.ports import any_free
+from qsm_ai.ui.backend import Backend, Job, Problem
 
 if TYPE_CHECKING:
     from tests.conftest import Files
@@ -57,6 +61,10 @@ def choose(page: AppTest, method: str) -> AppTest:
 def send(page: AppTest) -> AppTest:
     button(page, "Reconstruct").click()
     return page.run()
+
+
+def jobs_of(url: str) -> list[str]:
+    return [job["id"] for job in httpx.get(f"{url}/api/v1/jobs").json()["jobs"]]
 
 
 def wait_for_end(page: AppTest) -> AppTest:
@@ -135,11 +143,28 @@ class TestRefusals:
         assert field(page, "Echo times (ms)") == "4 8 12"
         assert not button(page, "Reconstruct").disabled
 
+    def test_a_sidecar_that_is_said_to_be_left_aside_is(
+        self, open_page: Open, busy_api: str, files: Files
+    ) -> None:
+        page = drop(open_page(busy_api), [*with_sidecars(files.echo_phase), ("notes.json", b"{")])
+        assert "notes.json is not readable as JSON and was left aside." in page.warning[0].value
+        assert "Waiting for a free place" in words(send(choose(page, "tkd")))
+
     def test_a_backend_that_is_down_is_said_to_be_down(self, open_page: Open, files: Files) -> None:
         page = open_page(f"http://127.0.0.1:{any_free()}")
         page = send(fill(drop(page, [files.phase]), "4 8 12", 3.0))
         assert "The service cannot be reached." in page.error[0].value
         assert not page.exception
+
+    def test_a_job_can_be_loaded_again_once_the_service_is_back(self, open_page: Open) -> None:
+        page = open_page(f"http://127.0.0.1:{any_free()}", job="0" * 32)
+        assert "The service cannot be reached." in page.error[0].value
+        button(page, "Load again").click()
+        assert not page.run().exception
+
+    def test_a_job_that_is_gone_cannot_be_loaded_again(self, open_page: Open, api: str) -> None:
+        page = open_page(api, job="0" * 32)
+        assert not any(b.label == "Load again" for b in page.button)
 
     @pytest.mark.parametrize("job", ["0" * 32, "../../healthz", "a/b?c#d", " "])
     def test_a_job_that_does_not_exist_is_no_crash(self, open_page: Open, api: str, job: str) -> None:
@@ -166,6 +191,18 @@ class TestJob:
         assert any("Tikhonov" in code.value for code in finished.code)
         downloads = finished.get("download_button")
         assert len(downloads) >= 9
+
+    def test_each_slider_stands_below_the_picture_that_it_moves(self, finished: AppTest) -> None:
+        pairs = [
+            (column.image[0].proto.imgs[0].alt, column.slider[0].label.split(" slice")[0])
+            for column in finished.columns
+            if column.image and column.slider
+        ]
+        assert pairs == [
+            ("Susceptibility, axial slice", "Axial"),
+            ("Susceptibility, coronal slice", "Coronal"),
+            ("Susceptibility, sagittal slice", "Sagittal"),
+        ]
 
     def test_the_crosshair_moves_all_planes(self, finished: AppTest) -> None:
         slider = next(s for s in finished.slider if s.label.startswith("Axial"))
@@ -205,6 +242,67 @@ class TestQueue:
         page.run()
         assert "This reconstruction was cancelled." in words(page.run())
         assert not page.exception
+
+    def test_a_scan_sent_again_because_the_answer_was_lost_is_one_job(
+        self, open_page: Open, busy_api: str, files: Files, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        page = choose(drop(open_page(busy_api), with_sidecars(files.echo_phase)), "tkd")
+        submit = Backend.submit
+
+        def lose(*arguments: Any) -> Job:
+            submit(*arguments)
+            raise Problem("timeout", "The service does not answer in time.")
+
+        monkeypatch.setattr(Backend, "submit", lose)
+        assert "in time" in send(page).error[0].value
+        monkeypatch.setattr(Backend, "submit", submit)
+        assert "Waiting for a free place" in words(send(page))
+        assert len(jobs_of(busy_api)) == 1
+
+    def test_a_click_while_a_scan_is_sent_does_not_lose_its_job(
+        self, open_page: Open, busy_api: str, files: Files, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        page = choose(drop(open_page(busy_api), with_sidecars(files.echo_phase)), "tkd")
+
+        @contextmanager
+        def interrupted(_text: str) -> Iterator[None]:
+            # What Streamlit does to a run at its next touch of the page, when another has been asked for.
+            yield
+            st.stop()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(st, "spinner", interrupted)
+            send(page)
+        assert "From phase to susceptibility" in words(page.run())
+        (job,) = jobs_of(busy_api)
+        next(b for b in page.button if b.key == f"open/{job}").click()
+        assert "Waiting for a free place" in words(page.run())
+
+    def test_a_job_opened_by_its_address_joins_the_history(
+        self, open_page: Open, busy_api: str, files: Files
+    ) -> None:
+        page = send(choose(drop(open_page(busy_api), with_sidecars(files.echo_phase)), "tkd"))
+        job = "".join(page.query_params["job"])
+        reloaded = open_page(busy_api, job=job)
+        assert [b.label for b in reloaded.button if b.key == f"open/{job}"] == ["sub-1 · TKD"]
+
+    def test_a_followed_job_that_was_deleted_elsewhere_is_no_longer_asked_for(
+        self, open_page: Open, busy_api: str, files: Files, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        page = send(choose(drop(open_page(busy_api), with_sidecars(files.echo_phase)), "tkd"))
+        (job,) = jobs_of(busy_api)
+        ask = Backend.job
+
+        def delete_behind(backend: Backend, job_id: str) -> Job:
+            found = ask(backend, job_id)
+            httpx.delete(f"{busy_api}/api/v1/jobs/{job}")
+            return found
+
+        monkeypatch.setattr(Backend, "job", delete_behind)
+        page.run()
+        assert "This reconstruction cannot be shown" in words(page)
+        assert "keeps asking" not in words(page)
+        assert not any(b.key == f"open/{job}" for b in page.run().button)
 
     def test_jobs_of_this_session_are_kept_in_the_history(
         self, open_page: Open, busy_api: str, files: Files

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qsm_ai.ui.command import command_line
@@ -59,6 +61,13 @@ class TestSubmission:
     def test_the_first_choice_on_the_page_is_the_default(self) -> None:
         assert next(iter(BACKGROUNDS)) == submission().background
         assert next(iter(UNWRAPPINGS)) == submission().unwrapping
+
+    def test_its_key_is_that_of_the_same_scan_choices_and_occasion_alone(self) -> None:
+        one = submission()
+        other_bytes = replace(one, files={**one.files, Role.PHASE: [PHASE[0], File(PHASE[1].name, b"q")]})
+        others = [replace(one, method="tv"), replace(one, files={Role.PHASE: PHASE}), other_bytes]
+        assert one.key("a") == submission().key("a")
+        assert len({one.key("a"), one.key("b"), *(other.key("a") for other in others)}) == 5
 
     def test_what_it_takes_where_nothing_is_chosen_is_the_services_default(self) -> None:
         options = pytest.importorskip("qsm_ai.reconstruction.options").Options().as_dict()

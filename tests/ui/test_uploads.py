@@ -79,6 +79,10 @@ class TestSorting:
         ordered = in_role(files, sort_files(files), Role.PHASE)
         assert [f.name.split("_")[1] for f in ordered] == ["echo-1", "echo-2", "echo-10"]
 
+    def test_a_raised_digit_in_a_name_is_no_number(self) -> None:
+        files = named("phase1²3.nii", "phase1.nii")
+        assert len(in_role(files, sort_files(files), Role.PHASE)) == 2
+
 
 class TestSidecars:
     def test_each_phase_takes_the_time_of_its_own_sidecar_in_ms(self) -> None:
@@ -118,6 +122,17 @@ class TestSidecars:
         assert (
             read_acquisition(named("phase.nii"), [sidecar("phase.json", EchoTime=value)]).echo_times_ms == ()
         )
+
+    @pytest.mark.parametrize("tesla", [0, -3])
+    def test_a_field_strength_that_cannot_be_is_unknown(self, tesla: float) -> None:
+        file = sidecar("phase.json", MagneticFieldStrength=tesla)
+        assert read_acquisition(named("phase.nii"), [file]).field_strength is None
+
+    @pytest.mark.parametrize("value", ["NaN", "-Infinity", "[0.004, NaN]", "1e999", "1" + "0" * 400])
+    def test_what_is_not_finite_is_unknown(self, value: str) -> None:
+        content = f'{{"EchoTime": {value}, "MagneticFieldStrength": {value.strip("[]").split(", ")[-1]}}}'
+        file = File("phase.json", content.encode())
+        assert read_acquisition(named("phase.nii"), [file]) == Acquisition()
 
 
 def nifti1(order: str = "<", dims: tuple[int, ...] = (4, 51, 50, 41, 3, 1, 1, 1)) -> bytes:

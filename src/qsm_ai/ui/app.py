@@ -11,7 +11,7 @@ from qsm_ai.ui.notices import DISCLAIMER, escape
 
 def main() -> None:
     """Draw the page once."""
-    st.set_page_config(page_title="QSM-AI", page_icon=":material/neurology:", layout="wide")
+    st.set_page_config(page_title="QSM-AI", page_icon=style.ICON, layout="wide")
     style.apply()
     if not sign_in.require(session.backend()):
         return
@@ -46,14 +46,17 @@ def _sidebar() -> None:
                 )
     st.space("medium")
     sign_in.sidebar()
-    _status()
+    _status(len(session.history()))
     st.caption(DISCLAIMER)
 
 
 @st.fragment(run_every=20)
-def _status() -> None:
+def _status(shown: int) -> None:
     if sign_in.has_ended():
         # What is on the screen belongs to somebody who may not be here any more.
+        st.rerun()
+    if len(session.history()) != shown:
+        # A scan was sent by a run that a click then ended.
         st.rerun()
     if session.backend().ready():
         st.badge("Service ready", icon=":material/check_circle:", color="green")

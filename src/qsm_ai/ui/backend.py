@@ -19,6 +19,20 @@ from qsm_ai.ui.submission import Submission
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Axis = Literal["axial", "coronal", "sagittal"]
 T = TypeVar("T")
+QUICK = 15.0
+"""Seconds for what the API answers at once; behind it somebody waits for the page."""
+
+_STATUS_WORDS = {
+    413: (
+        "The scan is larger than this service takes.",
+        "Compress the images (.nii.gz) or leave some out, or ask whoever runs this service for its limit.",
+    ),
+    429: ("The service has been asked too often.", "Wait a minute, then try again."),
+}
+"""For answers that come from a proxy, without a problem document."""
+
+NOT_FOUND = "not-found"
+_WAYS_IN = {"unauthenticated", "invalid-credentials", "expired-credentials", "not-a-member"}
 _CREDENTIALS = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
@@ -42,6 +56,16 @@ class Problem(Exception):  # noqa: N818 - what the API calls it
         self.sentence = sentence
         self.mend = mend
         self.file = file
+
+    @property
+    def wants_sign_in(self) -> bool:
+        """Whether the service does not know the visitor (any more)."""
+        return self.code in _WAYS_IN
+
+    @property
+    def is_final(self) -> bool:
+        """Whether asking once more would change nothing."""
+        return self.wants_sign_in or self.code == NOT_FOUND
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
@@ -254,7 +278,7 @@ class Backend:
 
     def account(self) -> Account:
         """Who the API takes the visitor for."""
-        return _read(self._request("GET", "/api/v1/me"), Account.from_document)
+        return _read(self._request("GET", "/api/v1/me", timeout=QUICK), Account.from_document)
 
     def close(self) -> None:
         """Close its connections."""
@@ -269,16 +293,27 @@ class Backend:
             return False
         return call.status == httpx.codes.OK
 
-    def submit(self, submission: Submission) -> Job:
-        """Send a scan; the job is queued when this returns."""
+    def submit(self, submission: Submission, key: str) -> Job:
+        """Send a scan; the job is queued when this returns.
+
+        Parameters
+        ----------
+        submission : Submission
+        key : str
+            What is sent again under it, because the answer was lost or not waited for, makes no second job.
+        """
         answer = self._request(
-            "POST", "/api/v1/reconstruct", files=submission.parts(), data=submission.fields()
+            "POST",
+            "/api/v1/reconstruct",
+            files=submission.parts(),
+            data=submission.fields(),
+            headers={"Idempotency-Key": key},
         )
         return _read(answer, Job.from_document)
 
     def job(self, job_id: str) -> Job:
         """How a job stands."""
-        return _read(self._request("GET", _address(job_id)), Job.from_document)
+        return _read(self._request("GET", _address(job_id), timeout=QUICK), Job.from_document)
 
     def cancel(self, job_id: str) -> None:
         """Stop a job."""
@@ -349,11 +384,14 @@ class Backend:
         except ValueError:
             document = {}
         if not isinstance(document, dict) or not ("detail" in document or "title" in document):
-            raise Problem(
-                f"http-{answer.status_code}",
-                f"The service answered with status {answer.status_code}.",
-                "Try again; if it stays so, tell whoever runs this service.",
+            sentence, mend = _STATUS_WORDS.get(
+                answer.status_code,
+                (
+                    f"The service answered with status {answer.status_code}.",
+                    "Try again; if it stays so, tell whoever runs this service.",
+                ),
             )
+            raise Problem(f"http-{answer.status_code}", sentence, mend)
         raise Problem.from_document(document)
 
 

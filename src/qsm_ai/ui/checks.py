@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,10 @@ def parse_times(text: str) -> tuple[float, ...]:
     ValueError
         Something in it is not a number.
     """
-    return tuple(float(word) for word in re.split(r"[\s,;]+", text.strip()) if word)
+    times = tuple(float(word) for word in re.split(r"[\s,;]+", text.strip()) if word)
+    if not all(map(math.isfinite, times)):
+        raise ValueError(text)
+    return times
 
 
 def format_times(times_ms: Sequence[float]) -> str:

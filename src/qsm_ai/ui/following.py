@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from qsm_ai.ui import session
+from qsm_ai.ui import session, sign_in
 from qsm_ai.ui.backend import Job, Problem
 from qsm_ai.ui.notices import escape, show_problem, time_left
 
@@ -22,6 +22,9 @@ def _poll(job_id: str) -> None:
     try:
         job = session.backend().job(job_id)
     except Problem as problem:
+        if problem.is_final:
+            sign_in.ask_again()
+            st.rerun()
         show_problem(problem)
         st.caption("The page keeps asking.")
         return

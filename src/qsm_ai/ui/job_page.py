@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from qsm_ai.ui import result, session
-from qsm_ai.ui.backend import Job, Problem
+from qsm_ai.ui.backend import NOT_FOUND, Job, Problem
 from qsm_ai.ui.checks import format_times
 from qsm_ai.ui.following import follow
 from qsm_ai.ui.notices import escape, format_grid, show_problem
@@ -19,8 +19,16 @@ def page(job_id: str) -> None:
     except Problem as problem:
         st.title("This reconstruction cannot be shown", anchor=False)
         show_problem(problem)
-        st.button("New scan", icon=":material/add:", on_click=session.show, args=(None,), key="again")
+        if problem.code == NOT_FOUND:
+            session.forget(job_id)
+        with st.container(horizontal=True):
+            if not problem.is_final:
+                st.button("Load again", icon=":material/refresh:", key="reload")
+            st.button("New scan", icon=":material/add:", on_click=session.show, args=(None,), key="again")
         return
+    if session.remember(job, session.history()):
+        # The history stands above in the page, and is drawn already.
+        st.rerun()
     _header(job)
     if not job.ended:
         follow(job_id)

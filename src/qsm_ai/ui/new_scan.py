@@ -34,6 +34,7 @@ from qsm_ai.ui.uploads import (
     in_role,
     read_acquisition,
     read_header,
+    readable,
     sort_files,
 )
 
@@ -59,7 +60,7 @@ _ICONS = {
 
 def page() -> None:
     """Draw the form; on sending, open the job."""
-    st.title("From phase to susceptibility")
+    st.title("From phase to susceptibility", anchor=False)
     st.markdown(
         "Drop a multi-echo gradient-echo scan. You get a quantitative susceptibility map in ppm, "
         "and a check of that map against the field that was measured."
@@ -85,7 +86,7 @@ def _choose_files() -> list[File]:
         "Phase, magnitude, mask and JSON sidecars, in any order",
         type=["nii", "nii.gz", "gz", "json"],
         accept_multiple_files=True,
-        key=f"files/{st.session_state.get('uploader', 0)}",
+        key=f"files/{session.uploads()}",
         help="NIfTI, one file per echo or one 4D file. Phase is enough; magnitude makes the map better.",
     )
     folder = session.sample_folder()
@@ -184,7 +185,8 @@ def _parameters(files: list[File], roles: dict[str, Role]) -> tuple[Submission |
         required=True,
         format_func=REFERENCES.__getitem__,
         key="reference",
-        help="Susceptibility is known up to a constant: say what zero means, and report it.",
+        help="Susceptibility is known up to a constant: say what zero means, and report it. "
+        "None leaves the map as the inversion made it.",
     )
     with st.expander("Advanced", icon=":material/tune:"):
         background = _choice("Background field removal", BACKGROUNDS, key="background")
@@ -206,6 +208,8 @@ def _parameters(files: list[File], roles: dict[str, Role]) -> tuple[Submission |
         objections += check_direction(direction)
     if objections:
         return None, objections
+    # Said to be left aside above; the service would refuse the scan for them.
+    chosen[Role.SIDECAR] = readable(chosen[Role.SIDECAR])
     submission = Submission(
         files={role: found for role, found in chosen.items() if role is not Role.UNUSED},
         echo_times_ms=parse_times(typed) if chosen[Role.PHASE] else (),
@@ -283,14 +287,15 @@ def _send(submission: Submission | None, objections: list[Objection], *, has_fil
         lines = [f"{escape(objection.sentence)} {escape(objection.mend)}" for objection in objections]
         st.warning("\n\n".join(lines), icon=":material/edit:")
     if clicked and submission is not None:
+        entries, key = session.history(), session.request_key(submission)
         try:
             with st.spinner("Sending and checking the scan…"):
-                job = session.backend().submit(submission)
+                job = session.backend().submit(submission, key)
+                # Whatever was clicked meanwhile ends this run at the next touch of the page.
+                session.remember(job, entries)
         except Problem as problem:
             show_problem(problem)
         else:
-            session.remember(session.Entry(job.id, f"{job.name} · {METHODS[submission.method][0]}"))
             session.show(job.id)
-            st.session_state.pop("sample", None)
-            st.session_state["uploader"] = st.session_state.get("uploader", 0) + 1
+            session.clear_upload()
             st.rerun()

@@ -45,7 +45,9 @@ def file_size(size: int) -> str:
         return f"{size} B"
     if size < 1_000_000:
         return f"{size / 1000:.0f} kB"
-    return f"{size / 1_000_000:.1f} MB"
+    if size < 1_000_000_000:
+        return f"{size / 1_000_000:.1f} MB"
+    return f"{size / 1_000_000_000:.1f} GB"
 
 
 def quantity(value: float, unit: str) -> str:
@@ -62,5 +64,5 @@ def format_grid(shape: Sequence[int], voxel_size: Sequence[float]) -> str:
 
 
 def ratio(value: float) -> str:
-    """A ratio with two significant digits, never in powers of ten."""
+    """A ratio or amount with two significant digits, never in powers of ten."""
     return f"{value:.2g}" if value < 10 else f"{value:,.0f}"

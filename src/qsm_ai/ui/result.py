@@ -54,12 +54,17 @@ def noise_verdict(excess: float) -> str:
     return "More than noise is left: anatomy, motion or a wrong mask."
 
 
+def ppb(value_ppm: float) -> str:
+    """A small value in ppm as people say it."""
+    return f"{ratio(value_ppm * 1000)} ppb"
+
+
 def _scores(job: Job) -> None:
     cards: list[tuple[str, str, str, str | None]] = []
     if (score := job.scores.get("physics_check")) is not None:
         cards.append(("Field explained", f"{score:.1%}", verdict(score), _CHECK_HELP))
     if (rms := job.scores.get("residual_rms_ppm")) is not None:
-        cards.append(("Field left over", f"{rms * 1000:.2g} ppb", "Root mean square; mapped below.", None))
+        cards.append(("Field left over", ppb(rms), "Root mean square; mapped below.", None))
     if (excess := job.scores.get("residual_chi_square")) is not None:
         cards.append(("Left over, over noise", ratio(excess), noise_verdict(excess), _NOISE_HELP))
     if job.timings:

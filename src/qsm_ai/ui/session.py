@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import streamlit as st
 
 from qsm_ai.ui import sign_in
-from qsm_ai.ui.backend import Backend
+from qsm_ai.ui.backend import Backend, Job
+from qsm_ai.ui.submission import METHODS, Submission
 from qsm_ai.ui.uploads import File
 
 _SAMPLE_SUFFIXES = (".nii", ".nii.gz", ".json")
@@ -17,7 +20,7 @@ _SAMPLE_SUFFIXES = (".nii", ".nii.gz", ".json")
 
 @dataclass(frozen=True)
 class Entry:
-    """A job started in this session.
+    """A job started or looked at in this session.
 
     Attributes
     ----------
@@ -27,6 +30,12 @@ class Entry:
 
     id: str
     name: str
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """What the history keeps of a job."""
+        method = job.parameters.get("method")
+        return cls(job.id, " · ".join([job.name, *([METHODS[method][0]] if method in METHODS else [])]))
 
 
 def backend() -> Backend:
@@ -54,19 +63,53 @@ def show(job_id: str | None) -> None:
 
 
 def history() -> list[Entry]:
-    """Jobs started in this session, newest first."""
+    """Jobs started or looked at in this session, newest first."""
     entries: list[Entry] = st.session_state.setdefault("history", [])
     return entries
 
 
-def remember(new: Entry) -> None:
-    """Put a job on top of the history."""
-    history().insert(0, new)
+def remember(job: Job, entries: list[Entry]) -> bool:
+    """Put a job on top of the history unless it is there.
+
+    Parameters
+    ----------
+    job : Job
+    entries : list of Entry
+        The history. Taken before, so that not even a click that ends the run can come between.
+
+    Returns
+    -------
+    bool
+        Whether it is new.
+    """
+    if any(entry.id == job.id for entry in entries):
+        return False
+    entries.insert(0, Entry.of(job))
+    return True
 
 
 def forget(job_id: str) -> None:
     """Take a job out of the history."""
-    st.session_state["history"] = [e for e in history() if e.id != job_id]
+    entries = history()
+    entries[:] = [entry for entry in entries if entry.id != job_id]
+
+
+def request_key(submission: Submission) -> str:
+    """The same for one scan of this session until it is known to be sent; then another."""
+    visitor = st.session_state.setdefault("visitor", secrets.token_hex(8))
+    return submission.key(f"{visitor}/{uploads()}")
+
+
+def uploads() -> int:
+    """Scans sent in this session."""
+    number: int = st.session_state.get("uploads", 0)
+    return number
+
+
+def clear_upload() -> None:
+    """Let go of the scan that was sent."""
+    st.session_state.pop("sample", None)
+    st.session_state["uploads"] = uploads() + 1
 
 
 def sample_folder() -> Path | None:

@@ -19,7 +19,6 @@ ASK_AGAIN_AFTER = 60.0
 
 _KEY = "api_key"
 _ADMITTED = "admitted"
-_WAYS_IN = {"unauthenticated", "invalid-credentials", "expired-credentials", "not-a-member"}
 
 
 @dataclass(frozen=True)
@@ -61,16 +60,21 @@ def require(backend: Backend) -> bool:
     known: _Admission | None = st.session_state.get(_ADMITTED)
     if known is not None and known.holds(mine):
         return True
-    st.session_state.pop(_ADMITTED, None)
+    ask_again()
     try:
         account = backend.account()
     except Problem as problem:
-        if problem.code not in _WAYS_IN:
+        if not problem.wants_sign_in:
             return True
         _page(problem)
         return False
     st.session_state[_ADMITTED] = _Admission(mine, account, time.time())
     return True
+
+
+def ask_again() -> None:
+    """Believe the service's last yes no longer."""
+    st.session_state.pop(_ADMITTED, None)
 
 
 def has_ended() -> bool:

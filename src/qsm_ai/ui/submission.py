@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ METHODS = {
 }
 REFERENCES = {
     "mean": "Mean of the brain",
-    "csf": "Fluid in the ventricles",
-    "none": "As the inversion leaves it",
+    "csf": "Ventricles (CSF)",
+    "none": "None",
 }
 
 
@@ -83,6 +84,20 @@ class Submission:
         if self.b0_direction is not None:
             fields["b0_direction"] = _numbers(self.b0_direction)
         return fields
+
+    def key(self, salt: str) -> str:
+        """The idempotency key: the same scan with the same choices and salt has the same one.
+
+        Parameters
+        ----------
+        salt : str
+            Of whoever sends it, and of the occasion.
+        """
+        digest = hashlib.blake2b(repr((salt, self.fields())).encode(), digest_size=16)
+        for role, (name, content, _) in self.parts():
+            digest.update(repr((role, name, len(content))).encode())
+            digest.update(content)
+        return digest.hexdigest()
 
 
 _IMAGES = (Role.PHASE, Role.MAGNITUDE, Role.TOTAL_FIELD, Role.LOCAL_FIELD, Role.MASK)

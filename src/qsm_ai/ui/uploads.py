@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 import zlib
@@ -86,7 +87,7 @@ def stem(name: str) -> str:
 def natural_key(name: str) -> tuple[tuple[int, str | int], ...]:
     """Sort key under which ``echo-2`` comes before ``echo-10``."""
     parts = re.split(r"(\d+)", name.lower())
-    return tuple((1, int(part)) if part.isdigit() else (0, part) for part in parts if part)
+    return tuple((1, int(part)) if part.isdecimal() else (0, part) for part in parts if part)
 
 
 def sort_files(files: Iterable[File]) -> dict[str, Role]:
@@ -131,6 +132,11 @@ def in_role(files: Iterable[File], roles: Mapping[str, Role], role: Role) -> lis
     return sorted(chosen, key=lambda file: natural_key(file.name))
 
 
+def readable(sidecars: Iterable[File]) -> list[File]:
+    """Those that are JSON objects."""
+    return [file for file in sidecars if _parse(file.content) is not None]
+
+
 def read_acquisition(phase: Sequence[File], sidecars: Sequence[File]) -> Acquisition:
     """Echo times and field strength from JSON sidecars.
 
@@ -160,6 +166,7 @@ def read_acquisition(phase: Sequence[File], sidecars: Sequence[File]) -> Acquisi
         strength
         for content in parsed.values()
         for strength in _numbers(content.get("MagneticFieldStrength"))[:1]
+        if strength > 0
     }
     if len(strengths) > 1:
         notes.append("The sidecars give different field strengths.")
@@ -239,5 +246,9 @@ def _parse(content: bytes) -> dict[str, Any] | None:
 
 def _numbers(value: object) -> list[float]:
     values: list[object] = value if isinstance(value, list) else [value]
-    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-    return numbers if len(numbers) == len(values) else []
+    try:
+        numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    except OverflowError:
+        return []
+    # JSON as Python reads it knows NaN and Infinity.
+    return numbers if len(numbers) == len(values) and all(map(math.isfinite, numbers)) else []

@@ -79,8 +79,9 @@ def viewer(job: Job) -> None:
         crosshair = st.toggle("Crosshair", value=True, key=f"crosshair/{job.id}")
         picture = st.container(width="content")
     window, palette = _look(job.id, shown)
-    places = st.columns(len(AXES), gap="small")
-    point = _point(job.id, shown)
+    columns = st.columns(len(AXES), gap="small")
+    places = [column.container() for column in columns]
+    point = _point(job.id, shown, columns)
     rows = _draw(job.id, View(shown, point, window, palette, crosshair, masked), places)
     if beside is not None:
         window, palette = _look(job.id, beside)
@@ -163,9 +164,10 @@ def _look(job_id: str, artefact: Artefact) -> tuple[tuple[float, float], Palette
     return window, palette
 
 
-def _point(job_id: str, artefact: Artefact) -> tuple[int, int, int]:
+def _point(job_id: str, artefact: Artefact, columns: Sequence[DeltaGenerator]) -> tuple[int, int, int]:
+    # In the columns of the pictures: where a narrow window stacks them, each slider stays below its own.
     indices = {}
-    for axis, place in zip(AXES, st.columns(len(AXES), gap="small"), strict=True):
+    for axis, place in zip(AXES, columns, strict=True):
         count = artefact.shape[_ALONG[axis]]
         indices[axis] = place.slider(
             f"{axis.capitalize()} slice, {_DIRECTIONS[axis]}",
