@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from qsm_ai.api.pending import PendingUploads
 from qsm_ai.api.presigning import Presigner
 from qsm_ai.api.upload_records import UploadRecords
 from qsm_ai.jobs.store import JobStore
-from qsm_ai.jobs.sweeping import ORPHAN_AGE
+from qsm_ai.jobs.sweeping import ORPHAN_AGE, IncompleteSweepError
 from qsm_ai.storage import Storage
 
 
@@ -63,6 +64,31 @@ def test_an_object_that_is_being_written_is_nobodys_orphan(pending: PendingUploa
     partial = put(folder, "uploads/new/parts/0#1")
     assert asyncio.run(pending.sweep()) == 0
     assert partial.exists()
+
+
+def test_an_upload_that_cannot_be_removed_keeps_no_other(
+    pending: PendingUploads, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pending, "_lifetime", 0.5)
+    uploads = [asyncio.run(pending.announce("ann", f"{n}.nii", 5, None)) for n in range(3)]
+    put(folder, "uploads/ancient/parts/0", 2 * ORPHAN_AGE)
+    put(folder, "uploads/stubborn/parts/0", 2 * ORPHAN_AGE)
+    time.sleep(0.6)
+    stuck = {f"uploads/{uploads[1].id}", "uploads/stubborn"}
+    remove = Storage.delete_prefix
+
+    async def refuse(storage: Storage, prefix: str) -> int:
+        if prefix in stuck:
+            raise PermissionError
+        return await remove(storage, prefix)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "delete_prefix", refuse)
+        with pytest.raises(IncompleteSweepError) as told:
+            asyncio.run(pending.sweep())
+    assert told.value.removed == 3
+    assert asyncio.run(pending.sweep()) == 2
+    assert not [path for path in folder.rglob("*") if path.is_file()]
 
 
 def test_the_rest_of_used_uploads_goes_and_a_store_that_is_away_is_no_matter(

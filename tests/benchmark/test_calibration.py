@@ -19,9 +19,11 @@ from qsm_ai.benchmark.calibration import (
     collect,
     false_alarms,
     fit_errors,
+    found_faults,
     judge,
     ranges_of,
 )
+from qsm_ai.benchmark.faults import FAULTS
 from qsm_ai.benchmark.phantoms import FIRST_TEST_SEED
 from qsm_ai.benchmark.reliability import BEGIN, END, write_reliability
 from qsm_ai.network import commands
@@ -41,7 +43,8 @@ def heads(count: int, seed: int = 0) -> list[Sample]:
         features[-1] = rng.random(4000) < 0.05
         errors = TRUTH.spread(features) * rng.standard_normal(4000).astype(np.float32)
         statistics = {name: float(rng.uniform(-1, 1)) for name in SENTENCES}
-        made.append(Sample(features, errors, statistics))
+        faulty = {fault: {**statistics, "cone": 9.0 if fault == "direction" else 0.0} for fault in FAULTS}
+        made.append(Sample(features, errors, statistics, faulty))
     return made
 
 
@@ -89,6 +92,14 @@ def test_alike_heads_raise_few_alarms_and_a_stray_one_is_found() -> None:
     assert false_alarms([stray, *samples[1:]]) >= 1 / 12
 
 
+def test_faults_that_are_told_are_counted_among_the_heads_that_had_them() -> None:
+    samples = heads(6)
+    without = [Sample(s.features, s.errors, s.statistics) for s in heads(3)]
+    ranges = {"cone": (-1.0, 1.0)}
+    assert found_faults([*samples, *without], ranges) == {"direction": 1.0, "sign": 0.0}
+    assert found_faults(without, ranges) == {}
+
+
 def test_what_is_fitted_can_be_used_and_is_judged_on_heads_that_were_kept_from_it() -> None:
     samples = heads(9)
     found, record = calibrate(dict.fromkeys(KINDS, samples))
@@ -131,6 +142,9 @@ def test_heads_are_sampled_once_and_read_again(tmp_path: Path, monkeypatch: pyte
         assert once.statistics == twice.statistics
         assert 0.05 < once.errors.std() < 20
         assert set(once.statistics) == set(SENTENCES)
+        assert once.faulty == twice.faulty
+        assert set(once.faulty) == set(FAULTS)
+        assert all(set(faulty) == set(SENTENCES) for faulty in once.faulty.values())
 
 
 def test_the_model_card_gets_its_numbers_between_the_marks(tmp_path: Path) -> None:
@@ -146,4 +160,5 @@ def test_the_model_card_gets_its_numbers_between_the_marks(tmp_path: Path) -> No
     assert "old" not in text
     assert text.endswith("## Limits\n")
     assert f"{100 * record['removed']['held_out']['within_one']:.1f}" in text
+    assert "| 100 | 0 |" in text
     assert (tmp_path / "images" / "reliability.png").stat().st_size > 5000

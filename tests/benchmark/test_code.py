@@ -1,11 +1,13 @@
 """A digest that follows what code computes, and nothing else."""
 
+import ast
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from qsm_ai.benchmark.code import MAP_MAKING, bare_code, code_digest
+from qsm_ai.benchmark.code import JUDGING, MAP_MAKING, bare_code, code_digest
 
 PLAIN = '''
 """Of a module."""
@@ -67,3 +69,42 @@ def test_maps_depend_on_physics_and_reconstruction() -> None:
     assert len(code_digest(MAP_MAKING)) == 12
     with pytest.raises(ModuleNotFoundError):
         code_digest(("qsm_ai.no_such_thing",))
+
+
+def test_modules_that_only_judge_a_map_can_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "invented_to_be_judged"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "making.py").write_text(PLAIN)
+    (package / "judging.py").write_text(PLAIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def digest(*without: str) -> str:
+        code_digest.cache_clear()
+        return code_digest((package.name,), without)
+
+    judging = f"{package.name}.judging"
+    alone, both = digest(judging), digest()
+    (package / "judging.py").write_text(PLAIN.replace("3", "4"))
+    assert (digest(judging), digest()) != (alone, both)
+    assert digest(judging) == alone
+    (package / "making.py").write_text(PLAIN.replace("3", "4"))
+    assert digest(judging) != alone
+
+
+@pytest.mark.parametrize("package", MAP_MAKING)
+def test_no_module_that_makes_maps_but_the_pipeline_knows_one_that_judges(package: str) -> None:
+    for folder in find_spec(package).submodule_search_locations:  # type: ignore[union-attr]
+        for path in Path(folder).rglob("*.py"):
+            name = f"{package}.{path.stem}"
+            if name in JUDGING or path.stem == "pipeline":
+                continue
+            tree = ast.walk(ast.parse(path.read_text()))
+            imported = {node.module for node in tree if isinstance(node, ast.ImportFrom)}
+            assert not imported & set(JUDGING), name
+
+
+def test_every_module_that_judges_is_there() -> None:
+    assert all(find_spec(name) for name in JUDGING)

@@ -13,8 +13,9 @@ import pytest
 from qsm_ai.jobs.errors import JobNotFoundError
 from qsm_ai.jobs.hub import Hub
 from qsm_ai.jobs.records import Job, State
-from qsm_ai.jobs.service import IncompleteSweepError, Jobs
+from qsm_ai.jobs.service import Jobs
 from qsm_ai.jobs.store import JobStore
+from qsm_ai.jobs.sweeping import IncompleteSweepError
 from qsm_ai.storage import Storage
 
 HOUR = 3600.0

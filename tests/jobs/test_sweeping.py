@@ -15,7 +15,7 @@ from qsm_ai.jobs.problem import internal
 from qsm_ai.jobs.records import Job, State, StoredArtefact, Upload
 from qsm_ai.jobs.service import Jobs
 from qsm_ai.jobs.store import JobStore
-from qsm_ai.jobs.sweeping import Sweeper
+from qsm_ai.jobs.sweeping import IncompleteSweepError, Sweeper
 from qsm_ai.storage import Storage
 
 HOUR = 3600.0
@@ -112,6 +112,33 @@ def test_files_without_a_job_are_swept_once_they_are_old(service: Service, scan:
         service.make_old(f"jobs/{kept.id}", 2 * HOUR)
         assert await service.jobs.sweep(None) == 1
         assert service.files == sorted([f"jobs/{kept.id}/uploads/0", "jobs/recent/uploads/0"])
+
+    asyncio.run(scenario())
+
+
+def test_an_orphan_that_cannot_be_removed_keeps_no_other(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        for name in ("a", "stubborn", "z"):
+            await service.storage.put(f"jobs/{name}/uploads/0", b"x")
+            service.make_old(f"jobs/{name}", 2 * HOUR)
+        await service.storage.put("checks/old", b"x")
+        service.make_old("checks", 2 * HOUR)
+        remove = Storage.delete_prefix
+
+        async def refuse(storage: Storage, prefix: str) -> int:
+            if prefix == "jobs/stubborn":
+                raise PermissionError
+            return await remove(storage, prefix)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Storage, "delete_prefix", refuse)
+            with pytest.raises(IncompleteSweepError) as told:
+                await service.jobs.sweep(None)
+        assert told.value.removed == 3
+        assert service.files == ["jobs/stubborn/uploads/0"]
+        assert await service.jobs.sweep(None) == 1
 
     asyncio.run(scenario())
 

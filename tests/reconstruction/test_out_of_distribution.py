@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from qsm_ai.physics.inversion import tikhonov
 from qsm_ai.reconstruction.calibration import shipped_calibration
 from qsm_ai.reconstruction.out_of_distribution import (
     SENTENCES,
@@ -15,11 +16,15 @@ from qsm_ai.reconstruction.out_of_distribution import (
     familiarity,
     statistics_of,
 )
+from qsm_ai.reconstruction.quality import physics_check
 
 if TYPE_CHECKING:
     from tests.reconstruction.conftest import Make
 
+    from qsm_ai.reconstruction.evidence import Evidence
+
 Ranges = dict[str, tuple[float, float]]
+Direction = tuple[float, float, float]
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +75,49 @@ def test_a_wrong_sign_is_told(make_evidence: Make, ranges: Ranges) -> None:
     assert "sign" in judged.warnings[0]
 
 
-def test_a_wrong_direction_of_b0_is_told(make_evidence: Make, ranges: Ranges) -> None:
-    judged = familiarity(statistics_of(make_evidence(b0_direction=(1.0, 0.0, 0.0))), ranges)
+def inverted(evidence: Evidence, b0_direction: Direction) -> Evidence:
+    """The evidence of the map that a field gives where B0 is taken to point in some direction."""
+    geometry = evidence.voxel_size, b0_direction
+    chi = tikhonov(evidence.local_field, evidence.mask, *geometry, 0.0005) * evidence.mask
+    check = physics_check(chi, evidence.local_field, evidence.known, *geometry)
+    return replace(evidence, b0_direction=b0_direction, chi=chi, residual=check.residual)
+
+
+def noisy(evidence: Evidence, noise: float) -> Evidence:
+    rng = np.random.default_rng(4)
+    field = evidence.local_field + noise * rng.standard_normal(evidence.mask.shape) * evidence.mask
+    return replace(evidence, local_field=field.astype(np.float32), noise=noise)
+
+
+@pytest.mark.parametrize("turned", [(1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.0, 0.95, 0.312)])
+@pytest.mark.parametrize("noise", [0.0005, 0.002, 0.006])
+def test_a_wrong_direction_of_b0_is_told_however_noisy_the_field(
+    make_evidence: Make, ranges: Ranges, noise: float, turned: Direction
+) -> None:
+    evidence = noisy(make_evidence(), noise)
+    right = inverted(evidence, evidence.b0_direction)
+    around = {**ranges, "cone": (cone_energy(right) - 0.5, cone_energy(right) + 0.5)}
+    judged = familiarity(statistics_of(inverted(evidence, turned)), around)
     assert "cone" in judged.strange
     assert "direction" in judged.warnings[0]
 
 
-def test_the_cone_is_empty_for_the_right_direction_alone(make_evidence: Make) -> None:
-    assert cone_energy(make_evidence()) < -1.5
-    assert cone_energy(make_evidence(b0_direction=(0.0, 1.0, 0.0))) > -0.7
+def test_the_right_direction_is_known_from_little_noise_and_from_much(make_evidence: Make) -> None:
+    found = []
+    for noise in (0.0005, 0.002, 0.006):
+        evidence = noisy(make_evidence(), noise)
+        found.append(cone_energy(inverted(evidence, evidence.b0_direction)))
+        assert cone_energy(inverted(evidence, (0.0, 1.0, 0.0))) > found[-1] + 1.5
+    assert max(found) - min(found) < 1.5
+
+
+def test_what_a_map_leaves_of_a_bleeding_is_no_wrong_direction(make_evidence: Make) -> None:
+    evidence = noisy(make_evidence(), 0.002)
+    right = inverted(evidence, evidence.b0_direction)
+    left = right.residual.copy()
+    left[18:21, 18:21, 18:21] = 1.0
+    assert cone_energy(replace(right, residual=left)) < cone_energy(right) + 0.7
+    assert cone_energy(inverted(evidence, (0.0, 1.0, 0.0))) > cone_energy(right) + 1.5
 
 
 def test_a_scan_that_is_better_than_any_is_no_reason_to_warn(make_evidence: Make, ranges: Ranges) -> None:

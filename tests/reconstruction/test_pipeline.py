@@ -52,6 +52,49 @@ def test_every_stage_of_the_table_can_be_done() -> None:
     assert list(STEPS) == [stage.name for stage in STAGES]
 
 
+class Watched(dict[str, Any]):
+    """Volumes that remember which of them were asked for, and which were made."""
+
+    def __init__(self, volumes: dict[str, Any]) -> None:
+        super().__init__(volumes)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+
+@pytest.mark.parametrize("options", [Options(reference="csf"), Options(method="tv", reference="csf")])
+def test_a_stage_reads_and_makes_what_its_row_of_the_table_says(
+    scan: Scan, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, tuple[set[str], set[str]]] = {}
+
+    def watch(name: str, step: Callable[[Any], None]) -> Callable[[Any], None]:
+        def watched(work: Any) -> None:
+            before = set(work.volumes)
+            work.volumes = Watched(work.volumes)
+            step(work)
+            made = set(work.volumes) - before
+            seen[name] = (work.volumes.read - made, made)
+
+        return watched
+
+    for name, step in STEPS.items():
+        monkeypatch.setitem(STEPS, name, watch(name, step))
+    reconstruct(scan, options, Halver())
+    rows = {stage.name: stage for stage in planned_stages(scan, options)}
+    assert list(seen) == list(rows)
+    for name, (read, made) in seen.items():
+        assert read <= set(rows[name].consumes), name
+        assert made <= set(rows[name].produces) | {"chi"}, name
+    assert {volume for _, made in seen.values() for volume in made} <= set(ARTEFACTS)
+
+
 @pytest.mark.parametrize("method", ["tkd", "tikhonov", "tv"])
 def test_a_map_from_the_local_field_is_the_truth(files: Files, phantom: Phantom, method: Any) -> None:
     scan = load_scan(local_field=files.local_field, mask_file=files.mask)
@@ -86,6 +129,14 @@ def test_every_choice_gives_a_clean_map(
         assert not volume[~phantom.mask].any(), name
         assert volume.dtype == (np.bool_ if name == "mask" else np.float32), name
     assert agreement(result.chi, phantom) > 0.25
+
+
+def test_a_mask_without_room_for_a_ball_is_refused_by_v_sharp(scan: Scan) -> None:
+    thin = np.zeros_like(scan.mask)
+    thin[20:24:2, 20:24:2, 20] = True
+    with pytest.raises(MaskRefusal, match="no ball") as refused:
+        reconstruct(replace(scan, mask=thin), Options("tkd", background="v-sharp"))
+    assert "pdf" in refused.value.mend
 
 
 def test_the_reference_is_what_was_asked(scan: Scan, phantom: Phantom) -> None:

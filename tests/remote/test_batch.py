@@ -122,3 +122,15 @@ def test_a_batch_that_cannot_be_written_down_is_refused_in_one_sentence(
 ) -> None:
     with pytest.raises(OutputRefusal, match="Is a directory"):
         run(scans, InTheWay(), tmp_path)
+
+
+def test_what_a_file_manager_leaves_beside_slices_makes_no_other_scan(tmp_path: Path) -> None:
+    folder = tmp_path / "sub-1"
+    folder.mkdir()
+    (folder / "slice.dcm").write_bytes(b"x")
+    scan = FoundScan("sub-1", RESULTS / "sub-1", source=folder)
+    assert run([scan], Faulty(), tmp_path)[0].state == "done"
+    (folder / ".DS_Store").write_bytes(b"icons")
+    assert run([scan], Faulty(), tmp_path)[0].state == "there"
+    (folder / "another.dcm").write_bytes(b"y")
+    assert run([scan], Faulty(), tmp_path)[0].state == "done"

@@ -27,7 +27,8 @@ from qsm_ai.api.upload_records import UploadRecords
 from qsm_ai.jobs.hub import Hub
 from qsm_ai.jobs.process import ProcessPool
 from qsm_ai.jobs.records import Job
-from qsm_ai.jobs.service import IncompleteSweepError, Jobs, Permit
+from qsm_ai.jobs.service import Jobs, Permit
+from qsm_ai.jobs.sweeping import IncompleteSweepError
 
 log = structlog.get_logger("qsm_ai.api")
 

@@ -18,7 +18,7 @@ from qsm_ai.api.upload_records import Part, PendingUpload, UploadNotFoundError, 
 from qsm_ai.api.uploads import HANG_UP, ReceivedFile, chunks, drain, safe_name, too_large
 from qsm_ai.jobs.errors import UploadGoneError
 from qsm_ai.jobs.problem import Problem
-from qsm_ai.jobs.sweeping import remove_orphans
+from qsm_ai.jobs.sweeping import Tally, remove_orphans
 from qsm_ai.storage import ObjectNotFoundError, Storage
 
 log = structlog.get_logger("qsm_ai.api")
@@ -241,13 +241,24 @@ class PendingUploads:
                 log.warning("upload.left_over", upload=upload_id, error=type(error).__name__)
 
     async def sweep(self) -> int:
-        """Delete expired uploads and objects without a record; how many uploads' worth."""
-        removed = 0
+        """Delete expired uploads and objects without a record; how many uploads' worth.
+
+        Raises
+        ------
+        IncompleteSweepError
+            At the end, if one could not be removed.
+        """
+        tally = Tally()
         for upload_id in await asyncio.to_thread(self._records.expired):
-            await self._storage.delete_prefix(f"uploads/{upload_id}")
-            await asyncio.to_thread(self._records.delete, upload_id)
-            removed += 1
-        return removed + await remove_orphans(self._storage, "uploads", self._records.known_ids)
+            await tally.count(self._expire(upload_id), "sweep.upload_kept", upload=upload_id)
+        await tally.count(
+            remove_orphans(self._storage, "uploads", self._records.known_ids), "sweep.files_kept"
+        )
+        return tally.total()
+
+    async def _expire(self, upload_id: str) -> None:
+        await self._storage.delete_prefix(f"uploads/{upload_id}")
+        await asyncio.to_thread(self._records.delete, upload_id)
 
 
 def _wrong_offset(received: int) -> Problem:

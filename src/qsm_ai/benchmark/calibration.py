@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion
 from scipy.optimize import minimize
 
+from qsm_ai.benchmark.faults import FAULTS
 from qsm_ai.benchmark.simulated_scan import simulated_scan
 from qsm_ai.network.anatomy import Head
 from qsm_ai.network.examples import GIVEN_WITHOUT_EDGES, random_scan, random_voxel
@@ -44,6 +46,10 @@ KINDS = ("removed", "given")
 BOUNDS: dict[str, tuple[float | None, float | None]] = {"depth": (None, 0.0), "noise": (0.05, None)}
 """Of weights; the others are not negative. A noisier field never makes a surer map."""
 
+COARSER = (1.0, 1.25, 1.6, 1.25)
+"""How many times those of the training the voxels of one head after the other are: most are coarser, to save
+time and because users' are. Heads fitted to and heads kept from the fit have all of them."""
+
 DRAWS = 2000
 """Of the training's voxel sizes, for their range."""
 
@@ -60,11 +66,14 @@ class Sample:
         Estimated less true χ, in units of the robust scale.
     statistics : dict
         See ``reconstruction.out_of_distribution``.
+    faulty : dict of dict
+        The same of the scan with each of ``faults.FAULTS``; empty where they were not tried.
     """
 
     features: NDArray[np.float32]
     errors: NDArray[np.float32]
     statistics: dict[str, float]
+    faulty: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def collect(
@@ -72,10 +81,11 @@ def collect(
     seeds: Iterable[int],
     network: Network,
     labels: NDArray[np.int16] | None,
-    coarser: float = 1.25,
     tell: Callable[[int], None] = lambda _: None,
 ) -> dict[str, list[Sample]]:
     """Reconstruct calibration heads from phase and from a local field, unless a folder holds them already.
+
+    Those that are kept from the fit are reconstructed with every fault, too.
 
     Parameters
     ----------
@@ -85,8 +95,6 @@ def collect(
     network : Network
     labels : (L, M, N) int or None
         Of a real head, for half of the heads.
-    coarser : float
-        Voxels are so many times those of the training, to save time; the first heads keep theirs.
     tell : callable
         Given each seed that is done.
 
@@ -100,9 +108,8 @@ def collect(
     for number, seed in enumerate(seeds):
         path = folder / f"{seed}.npz"
         if not path.exists():
-            # Some as fine as the training had them, so that their voxel sizes are in the range.
-            samples = sample_head(seed, network, labels, 1.0 if number % 4 == 0 else coarser)
-            _write(path, samples)
+            coarser = COARSER[number % len(COARSER)]
+            _write(path, sample_head(seed, network, labels, coarser, faults=number % HELD_OUT == 0))
         for kind, sample in _read(path).items():
             found[kind].append(sample)
         tell(seed)
@@ -110,9 +117,9 @@ def collect(
 
 
 def sample_head(
-    seed: int, network: Network, labels: NDArray[np.int16] | None, coarser: float
+    seed: int, network: Network, labels: NDArray[np.int16] | None, coarser: float, *, faults: bool
 ) -> dict[str, Sample]:
-    """Invent and reconstruct one head, twice; see :func:`collect`."""
+    """Invent and reconstruct one head, twice, and with faults; see :func:`collect`."""
     rng = np.random.default_rng(seed)
     x, y, z = (size * coarser for size in random_voxel(rng))
     head, echoes = random_scan(rng, (x, y, z), labels)
@@ -132,15 +139,23 @@ def sample_head(
         "removed": scan(phase=echoes.phase, magnitude=echoes.magnitude),
         "given": scan(local_field=(local * mask).astype(np.float32), magnitude=beside),
     }
-    return {kind: _sample(rng, scan, head, truth, network) for kind, scan in scans.items()}
+    samples = {kind: _sample(rng, scan, head, truth, network) for kind, scan in scans.items()}
+    for kind, sample in samples.items() if faults else ():
+        for name, wrong in FAULTS.items():
+            sample.faulty[name] = statistics_of(_evidence(wrong(scans[kind]), network))
+    return samples
+
+
+def _evidence(scan: Scan, network: Network) -> Evidence:
+    seen: list[Evidence] = []
+    reconstruct(scan, network=network, on_evidence=seen.append)
+    return seen[0]
 
 
 def _sample(
     rng: np.random.Generator, scan: Scan, head: Head, truth: NDArray[np.float32], network: Network
 ) -> Sample:
-    seen: list[Evidence] = []
-    reconstruct(scan, network=network, on_evidence=seen.append)
-    evidence = seen[0]
+    evidence = _evidence(scan, network)
     assert scan.mask is not None  # noqa: S101 - calibration heads have masks
     box = bounding_box(scan.mask, MARGIN)
     inside = evidence.mask
@@ -157,8 +172,7 @@ def _write(path: Path, samples: dict[str, Sample]) -> None:
     for kind, sample in samples.items():
         stored[f"{kind}-features"] = sample.features.astype(np.float32)
         stored[f"{kind}-errors"] = sample.errors.astype(np.float32)
-        stored[f"{kind}-names"] = np.array(list(sample.statistics))
-        stored[f"{kind}-values"] = np.array(list(sample.statistics.values()))
+        stored[f"{kind}-statistics"] = np.array(json.dumps([sample.statistics, sample.faulty]))
     partial = path.with_suffix(".part.npz")
     np.savez_compressed(partial, **stored)
     partial.rename(path)
@@ -170,10 +184,7 @@ def _read(path: Path) -> dict[str, Sample]:
             kind: Sample(
                 stored[f"{kind}-features"],
                 stored[f"{kind}-errors"],
-                {
-                    str(name): float(value)
-                    for name, value in zip(stored[f"{kind}-names"], stored[f"{kind}-values"], strict=True)
-                },
+                *json.loads(str(stored[f"{kind}-statistics"])),
             )
             for kind in KINDS
         }
@@ -267,6 +278,28 @@ def false_alarms(samples: Sequence[Sample]) -> float:
     return alarms / len(samples)
 
 
+def found_faults(samples: Sequence[Sample], ranges: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Share of the faulty scans, by fault, that are called unlike the training.
+
+    Parameters
+    ----------
+    samples : Sample
+        Some of them with faults.
+    ranges : (lowest, highest) of each statistic
+
+    Returns
+    -------
+    dict of float
+        Without faults that none was tried with.
+    """
+    tried = [s.faulty for s in samples if s.faulty]
+    return {
+        fault: sum(bool(familiarity(faulty[fault], ranges).strange) for faulty in tried) / len(tried)
+        for fault in FAULTS
+        if tried
+    }
+
+
 def calibrate(samples: dict[str, list[Sample]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fit everything that the pipeline needs, and judge it on heads that were kept from the fit.
 
@@ -285,11 +318,11 @@ def calibrate(samples: dict[str, list[Sample]]) -> tuple[dict[str, Any], dict[st
         fitted = [s for index, s in enumerate(found) if index % HELD_OUT]
         held_out = found[::HELD_OUT]
         model = fit_errors(fitted)
-        ranges = {name: [round(v, 4) for v in pair] for name, pair in ranges_of(found).items()}
+        ranges = ranges_of(found)
         calibration[kind] = {
             "intercept": model.intercept,
             "weights": dict(model.weights),
-            "ranges": ranges,
+            "ranges": {name: [round(v, 4) for v in pair] for name, pair in ranges.items()},
         }
         record[kind] = {
             "heads_fitted": len(fitted),
@@ -297,6 +330,7 @@ def calibrate(samples: dict[str, list[Sample]]) -> tuple[dict[str, Any], dict[st
             "held_out": judge(model, held_out),
             "fitted": judge(model, fitted),
             "false_alarms": false_alarms(found),
+            "found_faults": found_faults(found, ranges),
             "tolerance": TOLERANCE,
         }
     return calibration, record

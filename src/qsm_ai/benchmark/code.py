@@ -11,15 +11,23 @@ from pathlib import Path
 MAP_MAKING = ("qsm_ai.physics", "qsm_ai.reconstruction")
 """Packages on which every map depends. What invents phantoms counts with the phantom's definition."""
 
+JUDGING = tuple(
+    f"qsm_ai.reconstruction.{name}"
+    for name in ("calibration", "evidence", "out_of_distribution", "quality", "stages", "uncertainty")
+)
+"""Modules that name, time and judge what is made, and change no map."""
+
 
 @cache
-def code_digest(packages: tuple[str, ...] = MAP_MAKING) -> str:
+def code_digest(packages: tuple[str, ...] = MAP_MAKING, without: tuple[str, ...] = JUDGING) -> str:
     """Digest of the code of packages, blind to comments, docstrings and layout.
 
     Parameters
     ----------
     packages : names
         Folders of modules that can be imported; none of them is.
+    without : names of modules
+        That do not count.
 
     Returns
     -------
@@ -37,7 +45,10 @@ def code_digest(packages: tuple[str, ...] = MAP_MAKING) -> str:
             raise ModuleNotFoundError(f"no package {package}")
         for folder in spec.submodule_search_locations:
             for path in sorted(Path(folder).rglob("*.py")):
-                digest.update(path.relative_to(folder).as_posix().encode())
+                module = path.relative_to(folder).with_suffix("")
+                if ".".join((package, *module.parts)) in without:
+                    continue
+                digest.update(module.as_posix().encode())
                 digest.update(bare_code(path.read_text(encoding="utf-8")).encode())
     return digest.hexdigest()[:12]
 

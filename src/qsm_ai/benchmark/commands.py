@@ -158,7 +158,7 @@ def accuracy(
 def calibrate(
     heads: Annotated[
         int, typer.Option(min=6, help="Heads, of which every third is kept from the fit to judge it.")
-    ] = 24,
+    ] = 36,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -205,7 +205,7 @@ def calibrate(
         used = network_record(network.name, model_file())
         seeds = range(FIRST_CALIBRATION_SEED, FIRST_CALIBRATION_SEED + heads)
         samples = collect(
-            folder / f"{used['sha256'][:12]}-{code_digest()}",
+            folder / f"{used['sha256'][:12]}-{code_digest(without=())}",
             seeds,
             network,
             find_labels(labels),

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from qsm_ai.benchmark.faults import FAULTS, OFF_DEGREES
 from qsm_ai.benchmark.report import replace_section
 
 BEGIN, END = "<!-- reliability: made by qsm-ai benchmark calibrate --docs -->", "<!-- reliability: end -->"
@@ -33,23 +34,25 @@ def section_of(record: dict[str, Any]) -> str:
     """Numbers of a calibration as Markdown."""
     lines = [
         "| Map | heads fitted / held out | within 1 σ / % | within 2 σ / % | error / σ, by head "
-        "| false alarms / % |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| false alarms / % | wrong direction found / % | wrong sign found / % |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for kind, title in TITLES.items():
         told = record[kind]
         judged = told["held_out"]
         heads = sorted(judged["heads"])
+        faults = " | ".join(f"{100 * told['found_faults'][fault]:.0f}" for fault in FAULTS)
         lines.append(
             f"| {title} | {told['heads_fitted']} / {told['heads_held_out']} "
             f"| {100 * judged['within_one']:.1f} | {100 * judged['within_two']:.1f} "
-            f"| {heads[0]:.2f} to {heads[-1]:.2f} | {100 * told['false_alarms']:.0f} |"
+            f"| {heads[0]:.2f} to {heads[-1]:.2f} | {100 * told['false_alarms']:.0f} | {faults} |"
         )
     return (
         f"`{record['command']}`, {record['date'][:10]}, weights `{record['network']['sha256'][:12]}`, on the "
         "heads kept from the fit. A normal error lies within one σ in 68.3 % of the voxels and within "
         "two in 95.4 %. False alarms: heads of the training's kind that are called unlike it, each judged by "
-        "the ranges of all others.\n\n"
+        "the ranges of all others. The last two columns: of the heads kept from the fit, those called so "
+        f"where B0 is taken to point {OFF_DEGREES:.0f}° off, or its phase to have the other sign.\n\n"
         + "\n".join(lines)
         + "\n\n![Error against the standard deviation given, in tenths of the voxels](images/reliability.png)"
     )

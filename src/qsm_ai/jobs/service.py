@@ -20,7 +20,7 @@ from qsm_ai.jobs.memory import needed_mb
 from qsm_ai.jobs.reading import JobReader
 from qsm_ai.jobs.records import Event, Job, State
 from qsm_ai.jobs.store import JobStore
-from qsm_ai.jobs.sweeping import Sweeper
+from qsm_ai.jobs.sweeping import Sweeper, Tally
 from qsm_ai.storage import Storage
 
 log = structlog.get_logger("qsm_ai.jobs")
@@ -30,20 +30,6 @@ LOOK_AGAIN = 2.0
 
 Permit = Callable[[], Awaitable[object]]
 """Whether somebody may go on waiting; raises if not."""
-
-
-class IncompleteSweepError(RuntimeError):
-    """Some of what is past its time could not be removed; all else is.
-
-    Attributes
-    ----------
-    removed : int
-        How many jobs' worth.
-    """
-
-    def __init__(self, removed: int) -> None:
-        super().__init__("not everything could be removed")
-        self.removed = removed
 
 
 class Jobs:
@@ -312,23 +298,13 @@ class Jobs:
         IncompleteSweepError
             At the end, if something could not be removed.
         """
-        removed = failed = 0
+        tally = Tally()
         if retention_seconds is not None:
             before = await asyncio.to_thread(self._store.now) - retention_seconds
             for job_id in await asyncio.to_thread(self._store.finished_before, before):
-                try:
-                    removed += await self._remove_old(job_id, before)
-                except Exception as error:  # one that cannot be removed must not keep the others
-                    log.warning("sweep.job_kept", job=job_id, error=type(error).__name__)
-                    failed += 1
-        try:
-            removed += await self._sweeper.sweep()
-        except Exception as error:
-            log.warning("sweep.files_kept", error=type(error).__name__)
-            failed += 1
-        if failed:
-            raise IncompleteSweepError(removed)
-        return removed
+                await tally.count(self._remove_old(job_id, before), "sweep.job_kept", job=job_id)
+        await tally.count(self._sweeper.sweep(), "sweep.files_kept")
+        return tally.total()
 
     async def _remove_old(self, job_id: str, before: float) -> bool:
         """Remove a job that ended before a moment, unless its owner has just queued it again."""

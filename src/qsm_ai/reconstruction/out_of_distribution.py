@@ -20,6 +20,13 @@ CONE, ELSEWHERE = 0.06, 0.2
 LOWEST, HIGHEST = 0.05, 0.25
 """Cycles per voxel between which the two are compared."""
 
+FEW = 3.0
+"""Robust standard deviations of what a map leaves unexplained, beyond which it is that of a few strong
+sources, and cut: a bleeding leaves more than all that a wrong direction does."""
+
+LEAST_NOISE = 1e-3
+"""Of noise / scale; less is as good as none."""
+
 SENTENCES: Mapping[str, tuple[str | None, str | None]] = {
     "field_strength": ("the field strength is lower", "the field strength is higher"),
     "finest_voxel": ("the voxels are finer", "the voxels are coarser"),
@@ -37,11 +44,7 @@ SENTENCES: Mapping[str, tuple[str | None, str | None]] = {
     "correction": (None, "the network changed more of the classical map"),
     "cone": (
         None,
-        "the field is not one that dipoles along this direction of B0 make (is the direction right?)",
-    ),
-    "misfit": (
-        None,
-        "field and map disagree more than their noise lets them (is the direction of B0 right?)",
+        "field and map disagree as they do where B0 points another way (is its direction right?)",
     ),
     "asymmetry": (
         "strong sources are mostly diamagnetic (is the sign of the phase right?)",
@@ -98,27 +101,28 @@ def statistics_of(evidence: Evidence) -> dict[str, float]:
         "coarsest_voxel": np.log(max(evidence.voxel_size)),
         "volume": np.log(max(litres, 1e-6)),
         "contrast": np.log(scale),
-        "noise": np.log(max(evidence.noise / scale, 1e-3)),
+        "noise": np.log(_loudness(evidence)),
         "unexplained": np.log(max(left / field, 1e-2)) if field > 0 else 0.0,
         "correction": np.log(max(correction / scale, 1e-2)),
         "cone": cone_energy(evidence),
         "asymmetry": (high + low - 2 * middle) / span,
         "extremes": np.log(span / scale),
     }
-    # Each alone is as large in a noisy scan; together, in a scan that is not noisy, they are not.
-    numbers["misfit"] = (
-        numbers["unexplained"] + 0.5 * (numbers["cone"] + numbers["correction"]) - 0.3 * numbers["noise"]
-    )
     if evidence.field_strength:
         numbers["field_strength"] = np.log(evidence.field_strength)
     return {name: float(value) for name, value in numbers.items()}
 
 
 def cone_energy(evidence: Evidence) -> float:
-    r"""Logarithm of the local field's power on the cone over that elsewhere, medians at middle frequencies.
+    r"""Logarithm of the power on the cone of what a map leaves unexplained, where D is next to nothing.
 
-    Whatever the susceptibility, its field has none where :math:`D(k) = 0`. A field with as much there as
-    anywhere was not made by dipoles along this direction of B0.
+    .. math:: \ln \frac{\mathrm{median}_{|D| < 0.06} |F r|^2}{\mathrm{median}_{|D| > 0.2} |F f|^2}
+              - \ln \frac{\sigma}{s}
+
+    with the residual r, the local field f, and its noise over the scale, at middle frequencies. Whatever the
+    susceptibility, its field has no power on the cone: there a map explains nothing. Where B0 is taken to
+    point another way, the true field lies there. So does noise, which adds its square; half of that is taken
+    off, and scans of much and of little noise with the right direction are alike.
 
     Parameters
     ----------
@@ -127,18 +131,28 @@ def cone_energy(evidence: Evidence) -> float:
     Returns
     -------
     float
-        About −2.5 for a head, and around zero when B0 points another way.
+        −5 to −2 for simulated heads, above −1.5 where B0 is 20° off or more.
     """
-    inverter = Inverter(evidence.local_field * evidence.known, evidence.voxel_size, evidence.b0_direction)
-    size = inverter.voxel_size
-    cycles = sum((k * h) ** 2 for k, h in zip(frequencies(inverter.padded, size), size, strict=True))
+    residual = evidence.residual * evidence.known
+    inside = residual[evidence.known]
+    if not inside.size:
+        return 0.0
+    most = np.float32(FEW * 1.4826 * np.median(np.abs(inside - np.median(inside))))
+    field = Inverter(evidence.local_field * evidence.known, evidence.voxel_size, evidence.b0_direction)
+    left = field.transform(residual.clip(-most, most))
+    size = field.voxel_size
+    cycles = sum((k * h) ** 2 for k, h in zip(frequencies(field.padded, size), size, strict=True))
     middle = (cycles > LOWEST**2) & (cycles < HIGHEST**2)
-    strength = np.abs(inverter.kernel)
-    power = np.abs(inverter.spectrum) ** 2
-    on, off = power[middle & (strength < CONE)], power[middle & (strength > ELSEWHERE)]
+    strength = np.abs(field.kernel)
+    on = np.abs(left[middle & (strength < CONE)]) ** 2
+    off = np.abs(field.spectrum[middle & (strength > ELSEWHERE)]) ** 2
     if not on.size or not off.size or not (reference := float(np.median(off))) > 0:
         return 0.0
-    return float(np.log(max(float(np.median(on)) / reference, 1e-4)))
+    return float(np.log(max(float(np.median(on)) / reference, 1e-6) / _loudness(evidence)))
+
+
+def _loudness(evidence: Evidence) -> float:
+    return max(evidence.noise / evidence.scale, LEAST_NOISE)
 
 
 def familiarity(statistics: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]) -> Familiarity:

@@ -136,7 +136,9 @@ def _told(error: Exception) -> str:
 
 def _files(scan: FoundScan) -> list[tuple[str, Path]]:
     if scan.source is not None:
-        return [("source", path) for path in sorted(scan.source.rglob("*")) if path.is_file()]
+        # What a file manager leaves in a folder makes no other scan of it.
+        files = (path for path in sorted(scan.source.rglob("*")) if path.is_file())
+        return [("source", path) for path in files if not path.name.startswith(".")]
     return [
         *(("phase", path) for path in scan.phase),
         *(("magnitude", path) for path in scan.magnitude),
