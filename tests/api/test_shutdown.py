@@ -68,6 +68,22 @@ def test_who_waits_for_a_job_is_told_how_it_stands(start_backend: Start, files: 
         assert time.monotonic() - began < PATIENCE / 2
 
 
+def test_who_sent_a_scan_and_waits_for_its_map_is_told_where_to_ask(start_backend: Start, files: Any) -> None:
+    with start_backend(QSM_WORKERS="0", QSM_SHUTDOWN_S=str(PATIENCE)) as backend, backend.client() as client:
+        with ThreadPoolExecutor(1) as waiting:
+            form = {**FORM, "wait": "50"}
+            asked = waiting.submit(client.submit, {"phase": files.phase}, **form)
+            while not httpx.get(f"{backend.url}/api/v1/jobs").json()["jobs"]:
+                time.sleep(0.1)
+            time.sleep(0.5)
+            began = told_to_end(backend)
+            answer = asked.result()
+        assert answer.status_code == 202
+        assert answer.json()["state"] == "queued"
+        assert answer.headers["location"].endswith(answer.json()["id"])
+        assert time.monotonic() - began < PATIENCE / 2
+
+
 @pytest.mark.parametrize(("patience", "arrives"), [(PATIENCE, True), (1, False)])
 def test_an_upload_ends_within_the_time_that_is_set(
     start_backend: Start, files: Any, patience: int, arrives: bool

@@ -28,7 +28,7 @@ NOT_STARTED = 3
 class Server(uvicorn.Server):
     """Tells the application when it is told to end.
 
-    Event streams and requests that wait for a job's news end by themselves then (``routes/jobs.py``), so
+    Event streams and requests that wait for a job's news end by themselves then (``waiting.py``), so
     that the time that is left belongs to uploads and downloads.
 
     Parameters

@@ -12,12 +12,13 @@ from fastapi import Header, Request, Response
 
 from qsm_ai.access.denial import not_an_administrator
 from qsm_ai.access.identity import Role
-from qsm_ai.api.context import Context, permit_of
+from qsm_ai.api.context import Context
 from qsm_ai.api.negotiation import negotiate
 from qsm_ai.api.parameters import Parameters, parse
 from qsm_ai.api.problems import RETRY_AFTER, ProblemError
 from qsm_ai.api.representations import OFFERS, not_acceptable, represent, view
 from qsm_ai.api.uploads import ReceivedFile
+from qsm_ai.api.waiting import wait_for
 from qsm_ai.jobs.errors import IdempotencyConflictError, QueueFullError
 from qsm_ai.jobs.problem import Problem, worker_lost
 from qsm_ai.jobs.process import ProcessDiedError
@@ -212,7 +213,7 @@ async def answer(context: Context, request: Request, job: Job, wait: float) -> R
         When the key or token is worth nothing any more, meanwhile.
     """
     if wait:
-        job = await context.jobs.wait(job.id, wait, permit_of(request))
+        job = await wait_for(context, request, job, wait)
         if job.state.is_final:
             return await represent(context, job, request.headers.get("accept"))
     body = await view(context, job)

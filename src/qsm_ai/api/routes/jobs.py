@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from qsm_ai.access.denial import AccessDenied
-from qsm_ai.api.context import InContext, OwnedJob, Owner, context_of, permit_of
+from qsm_ai.api.context import InContext, OwnedJob, Owner, context_of
 from qsm_ai.api.paging import address, cursor_behind, link_header, place_of
 from qsm_ai.api.parameters import invalid
 from qsm_ai.api.problems import NOT_FOUND, ProblemError, responses
@@ -31,10 +31,10 @@ from qsm_ai.api.schemas import JobList, JobRequest, JobView, Statistics
 from qsm_ai.api.slices import render
 from qsm_ai.api.statistics import sphere, statistics
 from qsm_ai.api.submission import IdempotencyKey, admit, answer, counted, made_before, submit
+from qsm_ai.api.waiting import events_of, wait_for
 from qsm_ai.io.canonical import PLANES, Plane
 from qsm_ai.jobs.errors import UploadGoneError
 from qsm_ai.jobs.records import State, StoredArtefact, StoredFile
-from qsm_ai.jobs.service import Permit
 from qsm_ai.reconstruction.stages import ARTEFACTS
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
@@ -52,25 +52,6 @@ LAST_EVENT = 2**31 - 1
 
 PRIVATE = "private, max-age=3600"
 """Results never change; they may stay in the browser, and nowhere between."""
-
-
-class _EndingError(Exception):
-    """This process has been told to end; whoever waits for a job's news asks another."""
-
-
-def _while_serving(request: Request) -> Permit:
-    """The request's permit, for as long as this process is not told to end.
-
-    Whoever waits would otherwise use up the time that is left to uploads, and be cut off at its end.
-    """
-    lets_in = permit_of(request)
-
-    async def permit() -> None:
-        if getattr(request.app.state, "is_ending", False):
-            raise _EndingError
-        await lets_in()
-
-    return permit
 
 
 def _event_number(text: str | None) -> int:
@@ -192,11 +173,7 @@ async def show_job(
     """
     context = await context_of(request)
     if wait and not job.state.is_final:
-        seconds = min(wait, context.settings.max_wait_s)
-        try:
-            job = await context.jobs.wait(job.id, seconds, _while_serving(request))
-        except _EndingError:
-            job = await context.jobs.get(job.id, job.owner)
+        job = await wait_for(context, request, job, min(wait, context.settings.max_wait_s))
     # The view is what the model says; to have it checked again and taken apart costs more than making it.
     found = await view(context, job)
     return Response(found.model_dump_json(), media_type="application/json")
@@ -236,8 +213,8 @@ async def follow_job(
     The stream ends when the key or token that it was opened with is worth nothing any more.
     """
     after = _event_number(last_event_id)
-    with suppress(AccessDenied, _EndingError):
-        async for event in context.jobs.follow(job.id, after, _while_serving(request)):
+    with suppress(AccessDenied):
+        async for event in events_of(context, request, job, after):
             yield ServerSentEvent(id=str(event.id), event=event.kind, data=event.data, retry=2000)
 
 
