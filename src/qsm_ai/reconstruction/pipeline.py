@@ -301,13 +301,7 @@ def _background(work: _Work) -> None:
     if work.options.background == "v-sharp":
         from qsm_ai.physics.v_sharp import v_sharp
 
-        try:
-            work.volumes["local_field"], work.valid = v_sharp(total, mask, voxel_size)
-        except ValueError as error:
-            raise MaskRefusal(
-                f"V-SHARP cannot remove the background: {error}.",
-                mend="Choose another removal of the background (pdf keeps the whole mask), or a larger mask.",
-            ) from error
+        work.volumes["local_field"], work.valid = v_sharp(total, mask, voxel_size)
     else:
         method: Literal["pdf", "lbv"] = "lbv" if work.options.background == "lbv" else "pdf"
         work.removal = BackgroundRemoval(total, work.volumes["mask"], mask, *work.geometry, method=method)
