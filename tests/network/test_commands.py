@@ -72,6 +72,17 @@ def test_training_goes_on_where_it_was_left(tmp_path: Path, pool: Path) -> None:
     assert all(np.isfinite(float(value)) for row in rows(folder) for value in row.values())
 
 
+def test_time_ends_a_training_and_its_weights_are_kept(tmp_path: Path, pool: Path) -> None:
+    common = ["--directory", tmp_path / "run", "--pool", pool, "--examples", EXAMPLES, *SMALL]
+    kept = tmp_path / "kept" / "weights.pt"
+    code, output = run("train", *common, "--steps", 10**6, "--minutes", 0.02, "--keep", kept)
+    assert code == 0, output
+    assert 0 < float(rows(tmp_path / "run")[-1]["step"]) < 1000
+    state = load_checkpoint(tmp_path / "run" / "checkpoint.pt").state_dict()
+    for name, value in load_checkpoint(kept).state_dict().items():
+        np.testing.assert_allclose(value, state[name], rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [

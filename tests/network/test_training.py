@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,12 @@ class TestLearningRate:
         for step in range(701):
             assert learning_rate(longer, step) == learning_rate(self.plan, step)
 
+    def test_it_falls_over_the_same_share_of_a_time_that_ends_the_training(self) -> None:
+        assert learning_rate(self.plan, 9000, left=0.31) == 0.01
+        assert learning_rate(self.plan, 9000, left=0.15) == pytest.approx(0.005)
+        assert learning_rate(self.plan, 9000, left=0) == 0
+        assert learning_rate(self.plan, 49, left=0.9) == pytest.approx(0.005)
+
     def test_neither_warmup_nor_decay_is_needed(self) -> None:
         plan = Plan(steps=10, warmup=0, decay=0, rate=0.5)
         assert {learning_rate(plan, step) for step in range(10)} == {0.5}
@@ -210,6 +217,18 @@ class TestTrainer:
             for t in (whole, second)
         ]
         assert all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
+
+    @pytest.mark.parametrize("steps", [2, 10**6])
+    def test_time_can_end_it_whatever_the_steps(
+        self, tmp_path: Path, examples: Path, small_network: Make, steps: int
+    ) -> None:
+        trainer = Trainer(replace(PLAN, steps=steps, decay=steps // 2), tmp_path, model=small_network(1))
+        curve = list(trainer.run(Pool(examples), None, save_every=10**9, seconds=1.5))
+        assert [row["step"] for row in curve] == [trainer.step]
+        assert trainer.step > 2
+        assert curve[0]["seconds"] >= 1.5
+        assert curve[0]["rate"] < 0.3 * PLAN.rate
+        assert Trainer(PLAN, tmp_path, model=small_network(2)).step == trainer.step
 
     def test_a_finished_training_has_nothing_left_to_do(
         self, tmp_path: Path, examples: Path, small_network: Make

@@ -158,7 +158,7 @@ def accuracy(
 def calibrate(
     heads: Annotated[
         int, typer.Option(min=6, help="Heads, of which every third is kept from the fit to judge it.")
-    ] = 36,
+    ] = 24,
     labels: Annotated[
         Path | None,
         typer.Option(

@@ -68,14 +68,28 @@ def train(
     makers: Annotated[int, typer.Option(min=1, help="Processes that make examples meanwhile.")] = 1,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of the training; 0 for all.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="End after so long, the first examples counted, whatever the steps; the learning rate falls "
+            "over the last DECAY / STEPS of it.",
+        ),
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Also write the averaged weights alone, at the end: a small file."),
+    ] = None,
 ) -> None:
     """Train QSM-ViT on invented scans, or go on where a checkpoint lies."""
     import torch
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from qsm_ai.network.export import keep_checkpoint
     from qsm_ai.network.training import Plan, Pool, Trainer
 
+    began = time.monotonic()
     try:
         plan = Plan(
             steps=steps, decay=decay, batch=batch, crop=crop, large_crop=large_crop, rate=rate, seed=seed
@@ -98,10 +112,12 @@ def train(
         trainer = Trainer(plan, directory, device, begin)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-            task = bar.add_task("training", total=steps, completed=trainer.step)
-            for row in trainer.run(Pool(folder / "train", device), Pool(folder / "validation", device)):
+            seconds = None if minutes is None else max(60 * minutes - (time.monotonic() - began), 1.0)
+            task = bar.add_task("training", total=seconds or steps, completed=0 if seconds else trainer.step)
+            learnt_from, judged_by = (Pool(folder / name, device) for name in ("train", "validation"))
+            for row in trainer.run(learnt_from, judged_by, seconds=seconds):
                 said = f"step {row['step']:.0f}  loss {row['loss']:.4f}  validation {row['nrmse']:.1f} %"
-                bar.update(task, completed=row["step"], description=said)
+                bar.update(task, completed=row["seconds" if seconds else "step"], description=said)
                 if not console.is_terminal:
                     typer.echo(said)
     except KeyboardInterrupt:
@@ -112,6 +128,9 @@ def train(
             worker.terminate()
             worker.join()
     typer.echo(f"{trainer.step} steps done: {directory / 'checkpoint.pt'}")
+    if keep:
+        keep_checkpoint(directory / "checkpoint.pt", keep)
+        typer.echo(f"{keep}: {keep.stat().st_size / 1e6:.1f} MB")
 
 
 @app.command()

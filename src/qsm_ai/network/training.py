@@ -72,10 +72,25 @@ class Plan:
                 raise ValueError(f"crops are multiples of 8 voxels, {SMALLEST_CROP} or more; not {edge}")
 
 
-def learning_rate(plan: Plan, step: int) -> float:
-    """Learning rate at a step (from 0 to ``plan.steps`` − 1), in three straight pieces."""
+def learning_rate(plan: Plan, step: int, left: float | None = None) -> float:
+    """Learning rate at a step, in three straight pieces.
+
+    Parameters
+    ----------
+    plan : Plan
+    step : int
+        From 0 to ``plan.steps`` − 1.
+    left : float, 0 to 1, or None
+        Share of the time that is left, where time ends the training instead of the number of steps: the rate
+        falls over the same share of it.
+
+    Returns
+    -------
+    float
+    """
+    to_come = plan.steps - step if left is None else left * plan.steps
     rise = min(1.0, (step + 1) / max(plan.warmup, 1))
-    fall = min(1.0, (plan.steps - step) / max(plan.decay, 1))
+    fall = min(1.0, to_come / max(plan.decay, 1))
     return plan.rate * rise * max(fall, 0.0)
 
 
@@ -264,12 +279,14 @@ class Trainer:
         )
         partial.rename(self.directory / "checkpoint.pt")
 
-    def update(self, batch: Tensor) -> float:
+    def update(self, batch: Tensor, left: float | None = None) -> float:
         """Take a step; one that is not finite changes no weight.
 
         Parameters
         ----------
         batch : (N, 8, E, E, E) float32
+        left : float or None
+            See :func:`learning_rate`.
 
         Returns
         -------
@@ -277,7 +294,7 @@ class Trainer:
             The loss before the step, or NaN.
         """
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.plan, self.step)
+            group["lr"] = learning_rate(self.plan, self.step, left)
         self.optimiser.zero_grad(set_to_none=True)
         batch = batch.to(self.device)
         with self._autocast():
@@ -303,8 +320,14 @@ class Trainer:
         model.load_state_dict(self.average)
         return model.eval()
 
-    def run(self, pool: Pool, validation: Pool | None, save_every: int = 100) -> Iterator[dict[str, float]]:
-        """Train to the end of the plan.
+    def run(
+        self,
+        pool: Pool,
+        validation: Pool | None,
+        save_every: int = 100,
+        seconds: float | None = None,
+    ) -> Iterator[dict[str, float]]:
+        """Train to the end of the plan, or of the time.
 
         Parameters
         ----------
@@ -313,6 +336,8 @@ class Trainer:
             Held-out heads, for the curve only.
         save_every : int
             Steps between two rows of the curve, each with a checkpoint.
+        seconds : float or None
+            Train for so long from now, whatever the plan's number of steps; the last row comes a bit later.
 
         Yields
         ------
@@ -324,15 +349,17 @@ class Trainer:
         began = time.monotonic()
         with ThreadPoolExecutor(1) as ahead:
             following = ahead.submit(pool.batch, self.plan, self.step)
-            while self.step < self.plan.steps:
+            left = self._left(began, seconds)
+            while left > 0:
                 batch = following.result()
                 following = ahead.submit(pool.batch, self.plan, self.step + 1)
-                losses.append(self.update(batch))
-                if self.step % save_every == 0 or self.step == self.plan.steps:
+                losses.append(self.update(batch, None if seconds is None else left))
+                left = self._left(began, seconds)
+                if self.step % save_every == 0 or left <= 0:
                     row = {
                         "step": float(self.step),
                         "loss": _mean(losses),
-                        "rate": learning_rate(self.plan, self.step - 1),
+                        "rate": self.optimiser.param_groups[0]["lr"],
                         "seconds": time.monotonic() - began,
                         "examples": float(len(pool.files)),
                     }
@@ -345,6 +372,12 @@ class Trainer:
                         validation.refresh()
                     losses = []
                     yield row
+
+    def _left(self, began: float, seconds: float | None) -> float:
+        """Share of the time, or of the steps, that is left."""
+        if seconds is None:
+            return 1 - self.step / self.plan.steps
+        return 1 - (time.monotonic() - began) / max(seconds, 1e-9)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(
