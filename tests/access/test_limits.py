@@ -211,3 +211,22 @@ def test_a_user_keeps_so_many_bytes(backend: Backend, files: Files) -> None:
         assert send(gus, files, padding=MIB).status_code == 429
         fay.delete(f"/api/v1/jobs/{kept.json()['id']}").raise_for_status()
         assert send(fay, files).status_code == 202
+
+
+def test_uploads_that_fill_the_storage_to_the_byte_can_become_a_job(backend: Backend, files: Files) -> None:
+    with backend.client(backend.key("ida")) as ida:
+        roles = {"local_field": files.local_field, "mask": files.mask}
+        uses, left = [], 2 * MIB
+        for role, path in roles.items():
+            content = path.read_bytes()
+            upload = ida.post("/api/v1/uploads", json={"name": path.name, "size": len(content)}).json()
+            ida.put(upload["target"]["href"], content=content).raise_for_status()
+            uses.append({"upload": upload["id"], "role": role})
+            left -= len(content)
+        rest = ida.post("/api/v1/uploads", json={"name": "rest.nii", "size": left})
+        assert rest.status_code == 201, rest.text
+        assert ida.get("/api/v1/me").json()["stored"] == 2 * MIB
+        assert send(ida, files).json()["code"] == "storage-quota"
+        made = ida.post("/api/v1/jobs", json={"files": uses, "method": "tkd"})
+        assert made.status_code == 202, made.text
+        assert ida.get("/api/v1/me").json()["stored"] == 2 * MIB

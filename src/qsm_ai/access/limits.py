@@ -126,7 +126,7 @@ class Quotas:
         self._coming: Counter[str] = Counter()
 
     @contextmanager
-    def arriving(self, owner: str, usage: Usage, size: int = 0) -> Iterator[int | None]:
+    def arriving(self, owner: str, usage: Usage, size: int | None = 0) -> Iterator[int | None]:
         """Hold a place for a job, and room for its files, while its upload comes in, which may take minutes.
 
         Parameters
@@ -134,8 +134,9 @@ class Quotas:
         owner : str
         usage : Usage
             What the user takes up already.
-        size : bytes
-            That are to come, as far as is known; what was not known is counted when it is there.
+        size : bytes or None
+            That are to come, as far as is known; what was not known is counted when it is there. None for
+            files that the usage counts already.
 
         Yields
         ------
@@ -149,15 +150,15 @@ class Quotas:
         if self.jobs and usage.unfinished + self._arriving[owner] >= self.jobs:
             raise too_many_jobs(self.jobs)
         room = self.stored - usage.stored_bytes - self._coming[owner] if self.stored else None
-        if room is not None and (room <= 0 or size > room):
+        if room is not None and size is not None and (room <= 0 or size > room):
             raise self.full()
         self._arriving[owner] += 1
-        self._coming[owner] += size
+        self._coming[owner] += size or 0
         try:
             yield room
         finally:
             self._arriving[owner] -= 1
-            self._coming[owner] -= size
+            self._coming[owner] -= size or 0
             if self._arriving[owner] <= 0:
                 del self._arriving[owner], self._coming[owner]
 

@@ -14,7 +14,7 @@ from qsm_ai.jobs.records import Job
 
 @asynccontextmanager
 async def place_for_job(
-    context: Context, owner: str, earlier: Job | None = None, *, size: int = 0
+    context: Context, owner: str, earlier: Job | None = None, *, size: int | None = 0
 ) -> AsyncIterator[int]:
     """Hold a place for a job of a user.
 
@@ -24,8 +24,9 @@ async def place_for_job(
     owner : str
     earlier : Job or None
         That the same request has made already; it needs no other place.
-    size : int
-        Bytes that are to come, as far as the request says so, for which room is held as well.
+    size : int or None
+        Bytes that are to come, as far as the request says so, for which room is held as well; None where
+        nothing comes but uploads that are there.
 
     Yields
     ------
@@ -44,7 +45,7 @@ async def place_for_job(
         yield largest
         return
     with quotas.arriving(owner, await usage(context, owner), size) as room:
-        limit = largest if room is None else min(largest, room)
+        limit = largest if room is None or size is None else min(largest, room)
         try:
             yield limit
         except ProblemError as error:

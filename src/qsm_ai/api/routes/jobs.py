@@ -139,7 +139,8 @@ async def create_job(
     uses = [(use.role, use.upload) for use in wanted.files]
     fields = wanted.fields()
     try:
-        async with place_for_job(context, owner, earlier), context.scratch.folder() as folder:
+        place = place_for_job(context, owner, earlier, size=None)
+        async with place, context.scratch.folder() as folder:
             files = await counted(context, context.pending.collect(owner, uses, folder))
             job, wait = await submit(context, request, owner, files, fields, idempotency_key, uses=uses)
     except UploadGoneError:
