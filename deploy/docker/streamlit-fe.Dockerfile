@@ -7,11 +7,14 @@ FROM ${BASE_IMAGE} AS build
 WORKDIR /build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python3 -m venv /app
-COPY requirements/build.txt requirements/ui.txt requirements/
+COPY requirements/build.txt requirements/node.txt requirements/ui.txt requirements/
 RUN /app/bin/python -m pip install --require-hashes -r requirements/ui.txt \
-    && python3 -m venv /tools && /tools/bin/python -m pip install --require-hashes -r requirements/build.txt
+    && python3 -m venv /tools \
+    && /tools/bin/python -m pip install --require-hashes -r requirements/build.txt -r requirements/node.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
+# NiiVue, which draws volumes in the page; its versions and hashes stand in package-lock.json.
+RUN PATH=/tools/bin:$PATH src/qsm_ai/ui/volume_view/fetch
 # Of the package only the frontend is kept: what is not there cannot be imported by mistake.
 RUN /tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && /app/bin/python -m pip install --no-deps dist/*.whl \

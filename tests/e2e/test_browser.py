@@ -72,6 +72,27 @@ def pixels(picture: Locator) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(picture.screenshot())).convert("RGB"), dtype=int)
 
 
+def drawn(canvas: Locator) -> np.ndarray:
+    """Pixels of a canvas once two looks at it are the same."""
+    before = pixels(canvas)
+    for _ in range(40):
+        canvas.page.wait_for_timeout(250)
+        now = pixels(canvas)
+        if np.array_equal(before, now):
+            return now
+        before = now
+    raise AssertionError("the canvas never comes to rest")
+
+
+def wait_for_colour(page: Page, canvas: Locator) -> np.ndarray:
+    for _ in range(40):
+        now = drawn(canvas)
+        if np.mean(np.ptp(now, axis=2) > 60) > 0.02:
+            return now
+        page.wait_for_timeout(250)
+    return now
+
+
 def download(page: Page, button: Locator, path: Path) -> Path:
     with page.expect_download() as started:
         button.click()
@@ -224,6 +245,34 @@ class TestFinishedJob:
         slider.press("ArrowRight")
         expect(coronal).not_to_have_attribute("src", str(before))
         expect(page.get_by_role("alert").filter(has_text="slice")).to_have_count(0)
+
+    def test_the_whole_volume_is_drawn_by_the_browser_and_follows_window_and_mouse(self, page: Page) -> None:
+        page.get_by_role("radio", name="Volume", exact=True).click()
+        frame = page.frame_locator("iframe[title*=volume]")
+        expect(frame.locator("body")).to_have_attribute("data-state", "drawn")
+        canvas = frame.locator("canvas")
+        first = drawn(canvas)
+        brightness = first.mean(axis=2)
+        assert brightness.std() > 10
+        # The air is as dark as what is behind the canvas, in the planes and in the view of the whole.
+        assert np.mean(brightness < 20) > 0.5
+        canvas.click(position={"x": 90, "y": 330})
+        expect(frame.locator("#told")).to_contain_text("ppm")
+        moved = drawn(canvas)
+        assert np.mean(np.abs(moved - first).max(axis=2) > 20) > 0.01
+        page.get_by_role("radio", name="Blue to red").click()
+        coloured = wait_for_colour(page, canvas)
+        assert np.mean(np.ptp(coloured, axis=2) > 60) > 0.02
+
+    def test_without_webgl_the_reader_is_told_and_has_the_slices(self, page: Page) -> None:
+        page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+        page.reload()
+        wait_for_map(page)
+        page.get_by_role("radio", name="Volume", exact=True).click()
+        told = page.frame_locator("iframe[title*=volume]").locator("#told")
+        expect(told).to_contain_text("needs WebGL 2")
+        page.get_by_role("radio", name="Slices", exact=True).click()
+        wait_for_map(page)
 
     def test_everything_comes_in_one_archive(self, page: Page, tmp_path: Path) -> None:
         open_tab(page, "Files")

@@ -15,6 +15,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from qsm_ai.inference.ports import any_free
+from qsm_ai.ui import volume
 from qsm_ai.ui.backend import Backend, Job, Problem
 
 if TYPE_CHECKING:
@@ -212,6 +213,21 @@ class TestJob:
         assert not finished.exception
         changed = [a != b for a, b in zip(before, after, strict=True)]
         assert sum(changed) == 6
+
+    def test_volumes_are_offered_where_niivue_is_and_a_browser_can_hold_them(
+        self, finished: AppTest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def ways(page: AppTest) -> list[Any]:
+            return [w for w in page.segmented_control if str(w.key).startswith("way/")]
+
+        monkeypatch.setattr(volume, "installed", lambda: False)
+        assert ways(finished.run()) == []
+        monkeypatch.setattr(volume, "installed", lambda: True)
+        (way,) = ways(finished.run())
+        monkeypatch.setattr(volume, "LARGEST", 1000)
+        way.set_value("Volume")
+        assert "too large for a browser" in words(finished.run())
+        assert not finished.exception
 
     def test_deleting_leaves_nothing_behind(self, finished: AppTest) -> None:
         button(finished, "Delete everything").click()

@@ -9,7 +9,7 @@ import streamlit as st
 from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
-from qsm_ai.ui import session
+from qsm_ai.ui import session, volume
 from qsm_ai.ui.backend import Artefact, Axis, Job, Problem, Statistics
 from qsm_ai.ui.notices import escape, quantity, show_problem
 from qsm_ai.ui.paint import Palette, Plane, colour_bar, paint, png_bytes, stack
@@ -21,6 +21,7 @@ _DIRECTIONS: Mapping[Axis, str] = {
     "coronal": "posterior to anterior",
     "sagittal": "left to right",
 }
+SLICES, VOLUME = "Slices", "Volume"
 _PALETTES: Mapping[Palette, str] = {"grey": "Grey", "blue-red": "Blue to red"}
 
 
@@ -72,6 +73,9 @@ def viewer(job: Job) -> None:
         st.info("This job has no map to look at.")
         return
     masked = any(a.name == "mask" for a in job.artefacts)
+    if volume.installed() and _choose_way(job.id) == VOLUME:
+        _whole(job, volumes)
+        return
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         shown = _choose("Map", volumes, default="chi", key=f"map/{job.id}")
         others = [a for a in volumes if a.name != shown.name]
@@ -99,6 +103,29 @@ def viewer(job: Job) -> None:
             key=f"picture/{job.id}",
         )
     _sphere(job.id, [shown] if beside is None else [shown, beside], point)
+
+
+def _choose_way(job_id: str) -> str | None:
+    return st.segmented_control(
+        "View",
+        [SLICES, VOLUME],
+        default=SLICES,
+        required=True,
+        key=f"way/{job_id}",
+        label_visibility="collapsed",
+        help="Volume: planes that follow the mouse, and the brain as a whole. It is drawn by this browser.",
+    )
+
+
+def _whole(job: Job, volumes: list[Artefact]) -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        shown = _choose("Map", volumes, default="chi", key=f"map/{job.id}")
+        crosshair = st.toggle("Crosshair", value=True, key=f"crosshair/{job.id}")
+    window, palette = _look(job.id, shown)
+    try:
+        volume.show_volume(job, shown, window, palette, crosshair=crosshair)
+    except Problem as problem:
+        show_problem(problem)
 
 
 def _choose(label: str, volumes: list[Artefact], *, default: str, key: str) -> Artefact:
