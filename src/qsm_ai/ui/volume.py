@@ -17,8 +17,8 @@ from qsm_ai.ui.paint import Palette, colours
 ASSETS = Path(__file__).with_name("volume_view")
 """The component; NiiVue itself is put there by ``make niivue``."""
 
-LARGEST = 48_000_000
-"""Voxels that are sent to a browser: more than 0.5 mm in a head."""
+LARGEST = 20_000_000
+"""Voxels that are sent to a browser: a head at 0.7 mm. The page holds them for as long as its reader looks on."""
 
 
 def installed() -> bool:
@@ -88,6 +88,6 @@ def _component() -> Any:
     return declare_component("volume", path=str(ASSETS))
 
 
-@st.cache_data(scope="session", max_entries=4, ttl=3600, show_spinner="Fetching the volume…")
+@st.cache_data(scope="session", max_entries=3, ttl=3600, show_spinner="Fetching the volume…")
 def _file(job_id: str, artefact: str) -> bytes:
     return session.backend().artefact(job_id, artefact)
