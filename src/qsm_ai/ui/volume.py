@@ -18,7 +18,7 @@ ASSETS = Path(__file__).with_name("volume_view")
 """The component; NiiVue itself is put there by ``make niivue``."""
 
 LARGEST = 20_000_000
-"""Voxels that are sent to a browser: a head at 0.7 mm. The page holds them for as long as its reader looks on."""
+"""Voxels that are sent to a browser: a head at 0.7 mm. The page holds them while its reader looks on."""
 
 
 def installed() -> bool:
