@@ -123,7 +123,7 @@ clean: ## Remove environments, caches and everything made
 # Stamps: each step is done again only when what it was made from has changed.
 
 $(STAMPS)/venv:
-	@python=$$(.ci/find-python) && echo "Making $(VENV) with $$python" && $$python -m venv $(VENV) || \
+	@python=$$(.ci/find-python); echo "Making $(VENV) with $$python"; $$python -m venv $(VENV) || \
 	  { echo "Python's venv module is needed (on Debian: apt-get install python3-venv)." >&2; exit 1; }
 	@mkdir -p $(STAMPS) && touch $@
 

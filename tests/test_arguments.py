@@ -22,6 +22,8 @@ from qsm_ai.arguments import give_back, spread
         ("--te-ms four", "--te-ms four"),
         ("--te-ms --b0 3", "--te-ms --b0 3"),
         ("p1 p2 --magnitude m1 m2 --mask k", "p1 p2 --magnitude m1 --magnitude m2 --mask k"),
+        ("--sidecar a.json b.JSON p.nii", "--sidecar a.json --sidecar b.JSON p.nii"),
+        ("--sidecar a.txt p.nii", "--sidecar a.txt p.nii"),
         ("--magnitude=m1 p1", "--magnitude m1 p1"),
         ("--magnitude m1 -- p1 --te-ms 4 5", "--magnitude m1 -- p1 --te-ms 4 5"),
         ("--b0-direction 0 -0.1 1 p.nii", "--b0-direction 0 -0.1 1 p.nii"),

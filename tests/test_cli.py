@@ -187,6 +187,7 @@ MISUSES: dict[str, tuple[Misuse, str]] = {
         "3h", 3000, 3000, 3000))), *GOOD],
         "more than the limit"),
     "a file that is not there": (lambda f, p, d: [d / "none.nii", *GOOD], "does not exist"),
+    "a file that is not there, and nothing said of it": (lambda f, p, d: [d / "none.nii"], "does not exist"),
     "field strength missing": (lambda f, p, d: [f.phase, *TIMES], "field strength is missing"),
     "nothing to reconstruct": (lambda f, p, d: [*GOOD], "Nothing to reconstruct"),
     "field without mask": (lambda f, p, d: ["--local-field", f.local_field], "without a mask"),
@@ -236,6 +237,27 @@ def test_an_output_that_is_a_file_is_refused(files: Files, tmp_path: Path) -> No
     )
     assert done.exit_code == 2
     assert "--output" in done.stderr
+
+
+def test_a_mask_in_the_output_is_not_written_over(files: Files, out: Path) -> None:
+    out.mkdir()
+    mask = out / "local_mask.nii.gz"
+    shutil.copy(files.mask, mask)
+    before = mask.read_bytes()
+    done = qsm_ai(
+        "reconstruct", "--local-field", files.local_field, "--mask", mask, "--method", "tkd", "-o", out
+    )
+    assert done.exit_code == 2, done.output
+    assert "local_mask.nii.gz: was given" in done.stderr
+    assert [path.name for path in out.iterdir()] == [mask.name]
+    assert mask.read_bytes() == before
+
+
+def test_a_sample_into_a_file_names_no_option_that_there_is_not(tmp_path: Path) -> None:
+    done = qsm_ai("sample", _bytes(tmp_path / "x", b""))
+    assert done.exit_code == 2
+    assert "no folder" in done.stderr
+    assert "--output" not in done.stderr
 
 
 def test_a_triton_that_is_not_there_is_said_before_the_work(files: Files, out: Path) -> None:

@@ -83,3 +83,10 @@ def test_an_error_is_a_sentence(
     said = capsys.readouterr().err
     assert words in said
     assert "Doe" not in said
+
+
+def test_what_is_said_of_an_interruption_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as caught, plain_errors(interrupted="It goes on."):
+        raise KeyboardInterrupt
+    assert caught.value.exit_code == CANCELLED
+    assert capsys.readouterr().err == "It goes on.\n"

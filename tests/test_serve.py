@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from qsm_ai.cli import app
 from qsm_ai.inference.ports import any_free, is_free
 from qsm_ai.inference.server import Ports
-from qsm_ai.serve import Addresses, ask
+from qsm_ai.serve import Addresses, CannotServe, ask, only_one
 
 PATIENCE = 180.0
 PROC = Path("/proc")
@@ -198,3 +200,19 @@ class TestAddresses:
         assert chosen.triton == Ports(port + 2, port + 3, port + 4)
         assert chosen.page >= port + 5
         assert chosen.moved == (f"Port {port} is taken; the page listens on {chosen.page}.",)
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_a_data_folder_that_cannot_be_is_one_sentence(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotServe, match="cannot be written"), only_one(tmp_path / "file" / below, "here"):
+        pass
+
+
+@pytest.mark.parametrize("port", ["-5", "0", "65536"])
+@pytest.mark.parametrize("command", [["serve", "--port"], ["serve", "--triton-grpc-port"],
+                                     ["triton", "run", "--http-port"]])  # fmt: skip
+def test_a_port_that_does_not_exist_is_refused(command: list[str], port: str) -> None:
+    refused = CliRunner().invoke(app, [*command, port])
+    assert refused.exit_code == 2
+    assert command[-1] in refused.stderr

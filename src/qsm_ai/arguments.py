@@ -30,7 +30,12 @@ def is_value(word: str) -> bool:
     return not word.startswith("-") or word == "-"
 
 
-SEVERAL: Mapping[str, Takes] = {"--te-ms": is_number, "--magnitude": is_value, "--sidecar": is_value}
+def is_sidecar(word: str) -> bool:
+    """A JSON file: an image behind it is the phase."""
+    return word.lower().endswith(".json")
+
+
+SEVERAL: Mapping[str, Takes] = {"--te-ms": is_number, "--magnitude": is_value, "--sidecar": is_sidecar}
 """Options of any number of values, and which of the arguments that follow are theirs."""
 
 NUMBERS = {"--te-ms"}
@@ -62,7 +67,7 @@ def spread(arguments: Sequence[str]) -> list[str]:
             while not has_value and given and SEVERAL[option](given[0]):
                 values.append(given.pop(0))
             if not values and given and is_value(given[0]):
-                # No number: left to the parser, which says so.
+                # No number and no sidecar: left to others, who say so.
                 values.append(given.pop(0))
             if option in NUMBERS:
                 values = [part for v in values for part in _parts(v)]

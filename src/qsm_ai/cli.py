@@ -124,7 +124,8 @@ def reconstruct(
     """Reconstruct a susceptibility map (χ, ppm) from the phase of a gradient-echo scan.
 
     Writes <name>_Chimap.nii.gz into the output folder and, beside it, the mask, the total and local field,
-    R2*, the residual of the physics check, a picture of three planes (PNG) and a report (_qsm.json).
+    R2*, the residual of the physics check, a picture of three planes (PNG) and a report (_qsm.json). Results
+    of an earlier run under the same name are replaced.
 
     Example: qsm-ai reconstruct phase.nii.gz --magnitude mag.nii.gz --te-ms 4 12 20 28 --b0 3 --output maps
     """
@@ -134,6 +135,7 @@ def reconstruct(
         from qsm_ai.io.folders import open_given
         from qsm_ai.io.loading import load_scan
         from qsm_ai.io.outputs import require_writable, write_outputs
+        from qsm_ai.io.source import require_readable
         from qsm_ai.reconstruction.pipeline import reconstruct as run
         from qsm_ai.scan import Refusal
 
@@ -148,6 +150,7 @@ def reconstruct(
         if not phase and total_field is None and local_field is None:
             phase, magnitude = give_back(magnitude or [])
         given = held.enter_context(open_given(phase or [], magnitude or [], sidecar or []))
+        require_readable([*given.phase, *given.magnitude, mask, total_field, local_field])
         scan = load_scan(
             given.phase,
             given.magnitude,
@@ -161,7 +164,7 @@ def reconstruct(
             phase_sign=phase_sign,  # type: ignore[arg-type]
             name=name or given.name,
         )
-        require_writable(output, scan.name)
+        require_writable(output, scan.name, (mask, total_field, local_field))
         timings = {"reading": time.perf_counter() - started}
         network = None
         if options.method == "qsm-vit":
@@ -177,6 +180,7 @@ def reconstruct(
     typer.echo(f"Map      {written['chi']}")
     typer.echo(f"Picture  {written['picture']}")
     typer.echo(f"Report   {written['report']}")
+    typer.echo(f"Page     {written['page']}")
     typer.echo(f"The map explains {100 * result.scores['physics_check']:.1f} % of the local field's energy.")
 
 
@@ -209,8 +213,12 @@ def sample(
     with plain_errors():
         from qsm_ai.io.outputs import require_writable
         from qsm_ai.sample import simulate_sample, write_sample
+        from qsm_ai.scan import OutputRefusal
 
-        require_writable(folder)
+        try:
+            require_writable(folder)
+        except OutputRefusal as refusal:  # this command has no --output
+            raise OutputRefusal(refusal.sentence, mend="Give a folder of your own.") from None
         written = write_sample(simulate_sample(), folder)
     typer.echo(f"Phase    {written.phase[0].parent}")
     typer.echo(f"Truth    {written.chi}")

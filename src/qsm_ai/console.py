@@ -82,8 +82,14 @@ class Terminal:
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """Turn everything that can go wrong into one sentence and an exit code, never a traceback."""
+def plain_errors(interrupted: str = "Cancelled; nothing was written.") -> Iterator[None]:
+    """Turn everything that can go wrong into one sentence and an exit code, never a traceback.
+
+    Parameters
+    ----------
+    interrupted : str
+        What is said after Ctrl-C.
+    """
     previous = {number: signal.getsignal(number) for number in ENDINGS}
     for number, handler in previous.items():
         # What is ignored stays so: nohup lets a program outlive its terminal.
@@ -94,7 +100,7 @@ def plain_errors() -> Iterator[None]:
     except Refusal as refusal:
         raise _exit(str(refusal), REFUSED) from None
     except KeyboardInterrupt:
-        raise _exit("Cancelled; nothing was written.", CANCELLED) from None
+        raise _exit(interrupted, CANCELLED) from None
     except typer.Exit:
         raise
     except Exception as error:

@@ -28,7 +28,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 from qsm_ai.inference.environment import ROOT, ensure
 from qsm_ai.inference.errors import InferenceFailure
-from qsm_ai.inference.ports import next_free
+from qsm_ai.inference.ports import HIGHEST_PORT, next_free
 from qsm_ai.inference.processes import Child
 from qsm_ai.inference.repository import model_file
 from qsm_ai.inference.server import Ports, TritonServer
@@ -366,10 +366,16 @@ def only_one(data: Path, address: str) -> Iterator[None]:
     Raises
     ------
     CannotServe
-        When another holds it.
+        When another holds it, or it cannot be written.
     """
-    data.mkdir(parents=True, exist_ok=True)
-    with (data / "serve.lock").open("a+") as file:
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / "serve.lock").open("a+")
+    except OSError as error:
+        raise CannotServe(
+            f"The data folder {data} cannot be written ({error.strerror}). Give another --data."
+        ) from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -403,16 +409,20 @@ def until_signal() -> Iterator[threading.Event]:
 
 @app.command()
 def serve(
-    port: Annotated[int, typer.Option(help="Of the page.", envvar="QSM_UI_PORT")] = 8501,
-    api_port: Annotated[int, typer.Option(help="Of the backend.", envvar="QSM_API_PORT")] = 8080,
+    port: Annotated[
+        int, typer.Option(help="Of the page.", envvar="QSM_UI_PORT", min=1, max=HIGHEST_PORT)
+    ] = 8501,
+    api_port: Annotated[
+        int, typer.Option(help="Of the backend.", envvar="QSM_API_PORT", min=1, max=HIGHEST_PORT)
+    ] = 8080,
     triton_http_port: Annotated[
-        int, typer.Option(help="Triton, HTTP.", envvar="QSM_TRITON_HTTP_PORT")
+        int, typer.Option(help="Triton, HTTP.", envvar="QSM_TRITON_HTTP_PORT", min=1, max=HIGHEST_PORT)
     ] = 8000,
     triton_grpc_port: Annotated[
-        int, typer.Option(help="Triton, gRPC.", envvar="QSM_TRITON_GRPC_PORT")
+        int, typer.Option(help="Triton, gRPC.", envvar="QSM_TRITON_GRPC_PORT", min=1, max=HIGHEST_PORT)
     ] = 8001,
     triton_metrics_port: Annotated[
-        int, typer.Option(help="Triton, metrics.", envvar="QSM_TRITON_METRICS_PORT")
+        int, typer.Option(help="Triton, metrics.", envvar="QSM_TRITON_METRICS_PORT", min=1, max=HIGHEST_PORT)
     ] = 8002,
     data: Annotated[
         Path | None,

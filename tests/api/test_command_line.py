@@ -64,7 +64,7 @@ def test_a_scan_is_sent_looked_at_fetched_and_deleted(qsm_ai: Any, files: Any, t
     fetched = qsm_ai("fetch", job, "--output", out)
     assert fetched.exit_code == 0, fetched.output
     assert {path.name for path in out.iterdir()} >= {
-        "phase_Chimap.nii.gz", "phase_mask.nii.gz", "phase_qsm.json", "phase_Chimap.png"
+        "phase_Chimap.nii.gz", "phase_mask.nii.gz", "phase_qsm.json", "phase_qsm.html", "phase_Chimap.png"
     }  # fmt: skip
     assert nib.load(out / "phase_Chimap.nii.gz").shape == (48, 44, 40)
     one = qsm_ai("fetch", job, "-o", tmp_path / "one", "--artefact", "chi")

@@ -65,6 +65,11 @@ def test_the_report_and_the_picture_can_be_downloaded(reader: Any, done: dict[st
     report = reader.get(done["links"]["report"])
     assert report.headers["content-type"] == "application/json"
     assert report.json()["options"]["method"] == "tkd"
+    page = reader.get(done["links"]["page"])
+    assert page.headers["content-type"].startswith("text/html")
+    # It is somebody's file, not a page of the service.
+    assert page.headers["content-disposition"].startswith("attachment")
+    assert page.text.startswith("<!doctype html>")
     picture = reader.get(f"/api/v1/jobs/{done['id']}/artefacts/picture")
     assert Image.open(io.BytesIO(picture.content)).format == "PNG"
 

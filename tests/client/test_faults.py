@@ -236,6 +236,30 @@ def test_the_key_is_the_one_given_or_that_of_the_environment(
     assert server.seen[0].headers.get("authorization") == expected
 
 
+def test_the_line_break_behind_a_key_is_not_sent(
+    use: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QSM_API_KEY", "from-a-file\n")
+    server = scripted((200, {}, DONE))
+    use(server.url, "job", "a" * 32)
+    assert server.seen[0].headers["authorization"] == "Bearer from-a-file"
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "two\nlines"])
+def test_a_key_that_cannot_be_sent_is_refused(use: Any, key: str) -> None:
+    with pytest.raises(ServiceError) as failure:
+        use("http://127.0.0.1:9", "job", "a" * 32, options={"api_key": key})
+    assert failure.value.code == "bad-key"
+    assert key not in str(failure.value)
+
+
+@pytest.mark.parametrize("url", ["http://host:port", "host:8080"])
+def test_what_is_no_address_is_refused(use: Any, url: str) -> None:
+    with pytest.raises(ServiceError) as failure:
+        use(url, "job", "a" * 32)
+    assert failure.value.code == "no-address"
+
+
 def test_what_a_newer_service_adds_is_no_hindrance(use: Any, scripted: Any) -> None:
     server = scripted((200, {}, json.dumps({**json.loads(DONE), "new": {"a": 1}}).encode()))
     assert use(server.url, "job", "a" * 32).raw["new"] == {"a": 1}

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ import pytest
 from real_services import S3
 from typer.testing import CliRunner
 
+from qsm_ai import __version__
 from qsm_ai.cli import app
 from qsm_ai.inference.ports import any_free
 from qsm_ai.inference.repository import model_repository
 from qsm_ai.inference.server import TritonServer
 
 Findings = dict[str, dict[str, Any]]
+
+JOB = f"/api/v1/jobs/{'a' * 32}"
 
 DEAD = """
     def _run(self, patch):
@@ -174,6 +178,72 @@ def test_nobody_there_and_somebody_else_there_are_told_apart(serve: Any, answers
     assert found["reachability"]["said"] == "The service's name has no address."
 
 
+@pytest.mark.parametrize("variable", ["QSM_URL", "QSM_API_URL"])
+def test_the_address_may_stand_where_the_other_commands_read_it(
+    serve: Any, answers: Any, variable: str
+) -> None:
+    with serve(answers('{"version": "0", "status": "alive"}')) as url:
+        result = CliRunner().invoke(app, ["doctor", "--json", "--no-scan"], env={variable: url})
+    found = {f["name"]: f for f in json.loads(result.stdout)["findings"]}
+    assert found["reachability"]["verdict"] == "ok"
+
+
+@pytest.mark.parametrize("url", ["http://host:port", "http://host:99999", "http://[::1"])
+def test_what_is_no_address_is_one_sentence(url: str) -> None:
+    result = CliRunner().invoke(app, ["doctor", url, "--json"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "This is no address." in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--timeout", "--patience"])
+def test_a_time_that_is_none_is_refused(option: str) -> None:
+    result = CliRunner().invoke(app, ["doctor", "http://127.0.0.1:9", option, "-1"])
+    assert result.exit_code == 2
+    assert option in result.stderr
+
+
+def test_a_name_that_no_host_can_have_is_a_finding() -> None:
+    _, found = ask("http://a..b")
+    assert found["reachability"]["said"] == "The service's name has no address."
+
+
+def test_a_key_that_cannot_be_sent_is_one_sentence_and_not_told() -> None:
+    url = f"http://127.0.0.1:{any_free()}"
+    result = CliRunner().invoke(app, ["doctor", url], env={"QSM_API_KEY": "qsm_schlüssel"})
+    assert result.exit_code == 2
+    assert "The key holds characters" in result.stderr
+    assert "schlüssel" not in result.output
+
+
+def test_an_interrupted_doctor_leaves_no_scan_behind(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Service(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.command, self.path))
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = json.dumps({"version": __version__, "way": "none", "checks": {}, "id": "a" * 32}).encode()
+            self.send_response(404 if ("DELETE", JOB) in asked[:-1] else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_DELETE = do_GET  # noqa: N815 - names that http.server calls
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qsm_ai.doctor.reconstruction._wait", interrupted)
+    with serve(Service) as url:
+        result = CliRunner().invoke(app, ["doctor", url])
+    assert result.exit_code == 130
+    assert ("POST", "/api/v1/reconstruct") in asked
+    assert ("DELETE", JOB) in asked
+
+
 def test_without_a_good_key_no_scan_is_sent_and_the_key_is_not_told(
     start_backend: Any, triton: TritonServer
 ) -> None:
@@ -199,6 +269,12 @@ def test_the_gpu_is_read_from_tritons_metrics(service: str, serve: Any, answers:
     _, found = ask(service, "--no-scan", f"--triton-metrics=http://127.0.0.1:{any_free()}/metrics")
     assert found["gpu"]["verdict"] == "wrong"
     _, found = ask(service, "--no-scan", f"--triton-metrics={service}/metrics")
+    assert "not Triton's" in found["gpu"]["said"]
+
+
+def test_a_page_in_place_of_tritons_metrics_is_a_finding(serve: Any, answers: Any) -> None:
+    with serve(answers("Welcome to our page\n")) as metrics:
+        _, found = ask(f"http://127.0.0.1:{any_free()}", f"--triton-metrics={metrics}")
     assert "not Triton's" in found["gpu"]["said"]
 
 

@@ -284,6 +284,22 @@ class TestFinishedJob:
         assert {"Chimap.nii.gz", "mask.nii.gz", "localfield.nii.gz", "residual.nii.gz"} <= suffixes
         assert report["options"]["method"] == "tkd"
 
+    def test_the_quality_page_shows_its_pictures_without_the_service(
+        self, page: Page, browser: Browser, tmp_path: Path
+    ) -> None:
+        open_tab(page, "Files")
+        row = page.locator('[class*="st-key-download-"]:is([class$="-page"], [class*="-page "])')
+        path = download(page, row.get_by_role("button"), tmp_path / "phase_qsm.html")
+        context = browser.new_context(offline=True)
+        found = context.new_page()
+        found.goto(path.as_uri())
+        pictures = found.get_by_role("img")
+        expect(pictures).to_have_count(3)
+        for picture in pictures.all():
+            assert pixels(picture).std() > 10
+        expect(found.get_by_text("not a medical device")).to_be_visible()
+        context.close()
+
     def test_a_deleted_job_is_gone(self, page: Page, service: Service, job: str) -> None:
         page.get_by_role("button", name="Delete", exact=True).click()
         page.get_by_role("button", name="Delete everything").click()

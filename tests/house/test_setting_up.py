@@ -53,6 +53,14 @@ def test_an_unsuitable_python_is_refused_with_the_mend(tmp_path: Path) -> None:
     assert "Python 3.11 or 3.12" in answer.stderr
 
 
+def test_without_a_suitable_python_nobody_is_sent_for_its_venv_module(tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    answer = run("make", f"VENV={venv}", f"{venv}/.stamps/venv", PYTHON="no-such-python")
+    assert answer.returncode != 0
+    assert "Python 3.11 or 3.12" in answer.stderr
+    assert "venv module" not in answer.stderr
+
+
 @pytest.mark.parametrize("script", sorted((ROOT / ".ci").iterdir()), ids=lambda p: p.name)
 def test_scripts_are_executable_and_parse(script: Path) -> None:
     assert os.access(script, os.X_OK)

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -124,3 +126,26 @@ class TestTheRealOne:
         assert "PYTHONPATH" not in variables
         assert variables["PATH"].startswith(str(made.folder / "bin"))
         assert str(made.site_packages / "nvidia_pytriton.libs") in variables["LD_LIBRARY_PATH"].split(":")
+
+
+def test_ctrl_c_while_it_is_made_is_one_sentence(tmp_path: Path) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        pytest.skip(
+            "these tests run in the background of a script, deaf to Ctrl-C, and so would what they start"
+        )
+    code = (
+        "import runpy, subprocess;"
+        # In the place of pip, which takes minutes.
+        "subprocess.run = lambda *_, **__: __import__('signal').raise_signal(2);"
+        "runpy.run_module('qsm_ai.inference.environment', run_name='__main__')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "QSM_TRITON_ENV": str(tmp_path / "triton")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "Interrupted" in ended.stderr
+    assert "Traceback" not in ended.stderr

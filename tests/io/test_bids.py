@@ -55,6 +55,8 @@ def test_a_result_name_is_always_safe(name: str) -> None:
         ("gre_mag1.nii", "magnitude"),
         ("brain_mask.nii.gz", "mask"),
         ("phase_mask.nii.gz", "mask"),
+        ("phase_Chimap.nii.gz", "other"),
+        ("ann_mag_R2starmap.nii.gz", "other"),
         ("phantom.nii.gz", "other"),
         ("imagine.nii", "other"),
         ("scan.zip", "dicom"),

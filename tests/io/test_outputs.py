@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,8 @@ from PIL import Image
 
 from qsm_ai.io import load_scan, write_outputs
 from qsm_ai.io import outputs as outputs_module
-from qsm_ai.io.outputs import encode_nifti, picture, require_writable
+from qsm_ai.io.methods import methods_paragraph
+from qsm_ai.io.outputs import encode_nifti, older_results, picture, require_apart, require_writable
 from qsm_ai.io.report import Report, make_report
 from qsm_ai.reconstruction.options import Options
 from qsm_ai.reconstruction.pipeline import PASSES, Reconstruction, reconstruct
@@ -34,16 +37,16 @@ def done(files: Files) -> tuple[Scan, Reconstruction]:
     return scan, reconstruct(scan, Options("tkd"))
 
 
-def test_every_artefact_has_its_file_and_there_is_a_report_and_a_picture(
+def test_every_artefact_has_its_file_and_there_are_reports_and_a_picture(
     done: tuple[Scan, Reconstruction], tmp_path: Path
 ) -> None:
     written = write_outputs(*done, tmp_path / "new" / "folder")
     names = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
     assert names == sorted(
         [f"sub-1_{a.suffix}.nii.gz" for a in ARTEFACTS.values() if a.name != "chi_uncertainty"]
-        + ["sub-1_Chimap.png", "sub-1_qsm.json"]
+        + ["sub-1_Chimap.png", "sub-1_qsm.html", "sub-1_qsm.json"]
     )
-    assert set(written) == {*ARTEFACTS, "picture", "report"} - {"chi_uncertainty"}
+    assert set(written) == {*ARTEFACTS, "page", "picture", "report"} - {"chi_uncertainty"}
     chi = nib.load(written["chi"])
     assert chi.get_data_dtype() == np.float32
     np.testing.assert_array_equal(np.asarray(chi.dataobj), done[1].chi)
@@ -86,6 +89,8 @@ def test_nothing_personal_is_passed_on(done: tuple[Scan, Reconstruction], tmp_pa
         content = path.read_bytes()
         if path.name.endswith(".gz"):
             content = _unzipped(content)
+        # Three letters come together by chance in pictures that are told as text.
+        content = re.sub(rb"base64,[^\"]+", b"", content)
         for word in (b"Doe", b"1970", b"hospital", str(tmp_path).encode()):
             assert word not in content, path.name
 
@@ -134,10 +139,6 @@ def test_the_methods_paragraph_cites_every_step_and_the_consensus(done: tuple[Sc
 def test_a_methods_paragraph_exists_for_every_way(
     done: tuple[Scan, Reconstruction], files: Files, method: str, start: str
 ) -> None:
-    from dataclasses import replace
-
-    from qsm_ai.io.methods import methods_paragraph
-
     scan = done[0]
     if start != "phase":
         scan = load_scan(mask_file=files.mask, **{start: files.local_field})
@@ -160,6 +161,57 @@ def test_the_picture_shows_three_planes(done: tuple[Scan, Reconstruction]) -> No
     assert image.width > 600
     values = np.asarray(image.convert("L"))
     assert np.unique(values).size > 100
+
+
+@pytest.mark.parametrize("echoes", [1, 3])
+def test_the_methods_tell_of_one_echo_and_of_no_magnitude_what_is_true_of_them(
+    files: Files, echoes: int
+) -> None:
+    scan = load_scan(files.echo_phase[:echoes])
+    text, citations = methods_paragraph(scan, Options("tkd"), None)
+    several = echoes > 1
+    assert ("linear fit over the echoes with a phase offset" in text) == several
+    assert ("as templates" in text) == several
+    assert ("the phase over the echo time" in text) != several
+    assert ("10.1002/nbm.3601" in {citation.doi for citation in citations}) == several
+    assert "The brain mask was made from phase quality." in text
+
+
+def test_volumes_of_an_earlier_run_do_not_pass_for_those_of_the_new_one(
+    done: tuple[Scan, Reconstruction], tmp_path: Path
+) -> None:
+    scan, without = done
+    error = np.ones(scan.grid.shape, np.float32)
+    with_error = replace(without, artefacts={**without.artefacts, "chi_uncertainty": error})
+    older = write_outputs(scan, with_error, tmp_path)["chi_uncertainty"]
+    for name in ("sub-1_T1w.nii.gz", "sub-2_Chierror.nii.gz"):
+        (tmp_path / name).write_text("somebody else's")
+    written = write_outputs(scan, without, tmp_path)
+    assert not older.exists()
+    kept = {"sub-1_T1w.nii.gz", "sub-2_Chierror.nii.gz"}
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in written.values()} | kept
+
+
+@pytest.mark.parametrize(
+    "report", ["", "[]", '{"artefacts": 1}', '{"artefacts": {"mask": {"file": "../sub-1_mask.nii.gz"}}}']
+)
+def test_what_no_report_lists_as_its_own_is_left_alone(tmp_path: Path, report: str) -> None:
+    (tmp_path / "sub-1_qsm.json").write_text(report)
+    assert older_results(tmp_path / "sub-1_qsm.json", []) == []
+    assert older_results(tmp_path / "sub-2_qsm.json", []) == []
+
+
+def test_what_was_given_is_not_replaced_by_a_result(tmp_path: Path) -> None:
+    mask = tmp_path / "sub-1_mask.nii.gz"
+    mask.write_text("labels by hand")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for folder in (tmp_path, tmp_path / "link"):
+        with pytest.raises(OutputRefusal, match="would replace it") as caught:
+            require_writable(folder, "sub-1", [None, mask])
+        assert caught.value.file == mask.name
+    require_writable(tmp_path, "sub-2", [mask])
+    require_writable(tmp_path / "out", "sub-1", [mask])
+    require_apart([tmp_path / "sub-1_Chimap.nii.gz"], [mask, None])
 
 
 def test_a_failure_leaves_the_folder_as_it_was(
@@ -237,7 +289,7 @@ def test_a_folder_that_may_not_be_entered_is_refused(tmp_path: Path, monkeypatch
         require_writable(tmp_path / "out")
 
 
-@pytest.mark.parametrize("suffix", ["qsm.json", "Chimap.png", "Chimap.nii.gz"])
+@pytest.mark.parametrize("suffix", ["qsm.json", "qsm.html", "Chimap.png", "Chimap.nii.gz"])
 def test_a_folder_in_the_place_of_a_result_is_refused_and_nothing_is_written(
     done: tuple[Scan, Reconstruction], tmp_path: Path, suffix: str
 ) -> None:

@@ -1,16 +1,21 @@
-"""A scan that is computed here stops when nobody waits for it any more."""
+"""A scan that is computed here stops when nobody waits for it any more; results fetched belong together."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from qsm_ai.client import Job
+from qsm_ai.client.records import job_from
 from qsm_ai.reconstruction.pipeline import Progress
+from qsm_ai.remote import engines
 from qsm_ai.remote.engines import Here
 from qsm_ai.remote.ledger import Entry
 from qsm_ai.remote.scans import FoundScan
@@ -69,3 +74,30 @@ def test_a_cancelled_scan_ends_at_its_next_step_and_writes_nothing(
     assert not slow.finished
     assert not slow.written
     assert "Writing" not in told
+
+
+def test_volumes_of_an_earlier_run_do_not_pass_for_those_that_are_fetched(
+    scan: FoundScan, tmp_path: Path
+) -> None:
+    volume = {"name": "chi", "title": "", "unit": "ppm", "file": "a_Chimap.nii.gz", "size": 1,
+              "window": [0, 1], "shape": [1, 1, 1], "voxel_size": [1, 1, 1]}  # fmt: skip
+    job = job_from({"id": "0", "state": "done", "artefacts": [volume]})
+
+    class Service:
+        async def job(self, _job: str) -> Job:
+            return job
+
+        async def follow(self, _job: str) -> AsyncIterator[Job]:
+            yield job
+
+        async def fetch(self, _job: str, name: str, path: Path, *, direct: bool) -> Path:
+            await asyncio.to_thread(path.write_text, "{}" if name == "report" else name)
+            return path
+
+    (tmp_path / "a_Chierror.nii.gz").write_text("of another map")
+    earlier = {"artefacts": {"chi_uncertainty": {"file": "a_Chierror.nii.gz"}}}
+    (tmp_path / "a_qsm.json").write_text(json.dumps(earlier))
+    client: Any = Service()
+    engine = engines.Service(client, {}, tmp_path, upload_first=False, delete=False)
+    made = asyncio.run(engine.run(scan, Entry("", job="0"), tmp_path, lambda *_: None, lambda _: None))
+    assert {path.name for path in tmp_path.iterdir()} == set(made.files)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from qsm_ai.reconstruction.stages import ARTEFACTS
 from qsm_ai.remote.scans import FoundScan, find_scans
 
 
@@ -78,6 +79,14 @@ def test_a_folder_of_dicom_files_is_a_scan(tmp_path: Path) -> None:
         "one": tmp_path / "one",
         "two": tmp_path / "two",
     }
+
+
+def test_results_that_were_put_beside_a_scan_are_no_scans(tmp_path: Path) -> None:
+    results = [f"phase_{artefact.suffix}.nii.gz" for artefact in ARTEFACTS.values()]
+    files = ["ann/phase.nii.gz", *(f"ann/{name}" for name in results), *(f"maps/{name}" for name in results)]
+    found = found_in(tmp_path, *files)
+    assert list(found) == ["ann"]
+    assert names(found["ann"].phase) == ["phase.nii.gz"]
 
 
 @pytest.mark.parametrize("files", [(), ("sub-01/anat/sub-01_T1w.nii.gz",), ("a/magnitude.nii",)])

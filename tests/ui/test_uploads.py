@@ -49,6 +49,14 @@ class TestSorting:
     def test_a_name_tells_the_role(self, name: str, role: Role) -> None:
         assert sort_files(named(name, "phase_echo1.nii", "t1w.nii"))[name] is role
 
+    def test_results_of_a_phase_are_no_phase(self) -> None:
+        results = ("Chimap", "Chierror", "R2starmap", "fielderror", "residual")
+        roles = sort_files(named("phase.nii.gz", *(f"phase_{suffix}.nii.gz" for suffix in results)))
+        assert [name for name, role in roles.items() if role is Role.PHASE] == ["phase.nii.gz"]
+        fields = sort_files(named("phase_totalfield.nii.gz", "phase_localfield.nii.gz"))
+        assert fields["phase_totalfield.nii.gz"] is Role.TOTAL_FIELD
+        assert Role.PHASE not in fields.values()
+
     def test_words_that_only_contain_a_marker_tell_nothing(self) -> None:
         roles = sort_files(named("graph.nii", "image.nii", "unmasked.nii"))
         assert set(roles.values()) == {Role.UNUSED}

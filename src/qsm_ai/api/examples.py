@@ -48,6 +48,7 @@ JOB: dict[str, Any] = {
         "events": f"{_BASE}/events",
         "result": f"{_BASE}/result",
         "report": f"{_BASE}/artefacts/report",
+        "page": f"{_BASE}/artefacts/page",
         "cancel": f"{_BASE}/cancel",
         "retry": f"{_BASE}/retry",
     },

@@ -17,6 +17,9 @@ from qsm_ai.jobs.records import OURS, Job, State
 from qsm_ai.reconstruction.options import Background, Method, Reference, Unwrapping
 from qsm_ai.reconstruction.stages import ARTEFACTS, STAGES
 
+PAGE = "text/html"
+"""The media type by which the quality page is known among a job's files."""
+
 _TITLES = {stage.name: stage.title for stage in STAGES}
 
 
@@ -51,6 +54,7 @@ class Links(BaseModel):
     events: str
     result: str
     report: str
+    page: str | None = Field(None, description="The report for people; null from earlier versions.")
     cancel: str
     retry: str
 
@@ -279,6 +283,7 @@ def job_view(job: Job, outlook: Outlook) -> JobView:
             events=f"{base}/events",
             result=f"{base}/result",
             report=f"{base}/artefacts/report",
+            page=f"{base}/artefacts/page" if any(o.media_type == PAGE for o in job.others) else None,
             cancel=f"{base}/cancel",
             retry=f"{base}/retry",
         ),

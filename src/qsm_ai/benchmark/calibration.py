@@ -50,6 +50,10 @@ COARSER = (1.0, 1.25, 1.6, 1.25)
 """How many times those of the training the voxels of one head after the other are: most are coarser, to save
 time and because users' are. Heads fitted to and heads kept from the fit have all of them."""
 
+TRAILING = ("cone",)
+"""Statistics that trail off far on the side that does no harm. Their range begins at the median there: its
+width is what a scan may stray by on the other side."""
+
 DRAWS = 2000
 """Of the training's voxel sizes, for their range."""
 
@@ -256,11 +260,10 @@ def judge(model: ErrorModel, samples: Sequence[Sample]) -> dict[str, Any]:
 def ranges_of(samples: Sequence[Sample]) -> dict[str, tuple[float, float]]:
     """Lowest and highest of each statistic; of voxel sizes, those that the training draws from."""
     names = {name for s in samples for name in s.statistics}
-    found = {
-        name: (min(values), max(values))
-        for name in sorted(names)
-        if (values := [s.statistics[name] for s in samples if name in s.statistics])
-    }
+    found = {}
+    for name in sorted(names):
+        values = [s.statistics[name] for s in samples if name in s.statistics]
+        found[name] = (float(np.median(values)) if name in TRAILING else min(values), max(values))
     rng = np.random.default_rng(FIRST_CALIBRATION_SEED)
     sizes = np.log([random_voxel(rng) for _ in range(DRAWS)])
     for name, drawn in (("finest_voxel", sizes.min(axis=1)), ("coarsest_voxel", sizes.max(axis=1))):

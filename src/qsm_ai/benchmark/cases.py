@@ -27,7 +27,7 @@ class Case:
     anatomy : "invented" or "labelled"
         The second bends the labels of a real head, where they are at hand.
     tilt : degrees between the third axis and B0
-    snr : of the strongest signal of the first echo
+    snr : of the strongest signal of each echo
     voxel_size : mm
     field_strength : T
     lesion : ppm or None

@@ -1,7 +1,7 @@
 """The API from Python: send a scan, follow the job, fetch the map.
 
 >>> from qsm_ai.client import Client
->>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
+>>> with Client("http://127.0.0.1:8080") as client:  # doctest: +SKIP
 ...     job = client.submit(phase=["phase.nii.gz"], te_ms=[4, 12, 20, 28], b0=3.0)
 ...     for job in client.follow(job.id):
 ...         print(job.title, f"{job.fraction:.0%}")

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 import httpx
 
 from qsm_ai.client import operations
-from qsm_ai.client.blocking import PIECE, headers_for
+from qsm_ai.client.blocking import PIECE, address_of, headers_for
 from qsm_ai.client.exchange import (
     Listen,
     NextLine,
@@ -47,7 +47,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        url: str = "http://127.0.0.1:8000",
+        url: str = "http://127.0.0.1:8080",
         *,
         api_key: str | None = None,
         timeout: float = 60.0,
@@ -57,7 +57,7 @@ class AsyncClient:
     ) -> None:
         limits = httpx.Limits(max_connections=most_connections, max_keepalive_connections=most_connections)
         self._http = httpx.AsyncClient(
-            base_url=url.rstrip("/"),
+            base_url=address_of(url),
             timeout=timeouts(timeout),
             headers=headers_for(api_key, headers),
             limits=limits,

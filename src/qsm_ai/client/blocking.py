@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, TypeVar
 import httpx
 
 from qsm_ai.client import operations
+from qsm_ai.client.errors import ServiceError, no_address
 from qsm_ai.client.exchange import (
     Listen,
     NextLine,
@@ -37,12 +38,35 @@ PIECE = 1 << 18
 
 
 def headers_for(api_key: str | None, headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Headers of every request: the key is taken from the environment where none is given."""
+    """Headers of every request: the key is taken from the environment where none is given.
+
+    Raises
+    ------
+    ServiceError
+        If the key cannot be sent.
+    """
     given = dict(headers or {})
-    key = os.environ.get(KEY, "") if api_key is None else api_key
+    # A file, and a secret made from one, ends with a line break.
+    key = (os.environ.get(KEY, "") if api_key is None else api_key).strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ServiceError("bad-key", "The key holds characters that no key has.", "Copy it again.")
     if key and "authorization" not in {name.lower() for name in given}:
         given["Authorization"] = f"Bearer {key}"
     return given
+
+
+def address_of(url: str) -> httpx.URL:
+    """The address as it is spoken to.
+
+    Raises
+    ------
+    ServiceError
+        If it is none.
+    """
+    try:
+        return httpx.URL(url.rstrip("/"))
+    except httpx.InvalidURL:
+        raise no_address() from None
 
 
 class Client:
@@ -67,7 +91,7 @@ class Client:
 
     def __init__(
         self,
-        url: str = "http://127.0.0.1:8000",
+        url: str = "http://127.0.0.1:8080",
         *,
         api_key: str | None = None,
         timeout: float = 60.0,
@@ -75,7 +99,7 @@ class Client:
         retrying: Retrying | None = None,
     ) -> None:
         self._http = httpx.Client(
-            base_url=url.rstrip("/"), timeout=timeouts(timeout), headers=headers_for(api_key, headers)
+            base_url=address_of(url), timeout=timeouts(timeout), headers=headers_for(api_key, headers)
         )
         self._plain = httpx.Client(timeout=timeouts(timeout), follow_redirects=True)
         self._retrying = retrying or Retrying()
@@ -184,7 +208,7 @@ class Client:
         self._run(operations.delete(job_id, self._retrying))
 
     def fetch(self, job_id: str, name: str, path: PathLike, *, direct: bool = False) -> Path:
-        """Download a volume (``chi``, ``mask``, ...), the ``report`` or the ``picture`` to a file.
+        """Download a volume (``chi``, ``mask``, ...), the ``report``, ``picture`` or ``page`` to a file.
 
         The file appears when it is complete; a broken download goes on where it broke.
 

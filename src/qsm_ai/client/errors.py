@@ -83,8 +83,15 @@ def from_problem(
     )
 
 
+def no_address() -> ServiceError:
+    """What was given as an address is none."""
+    return ServiceError("no-address", "This is no address.", "Give it as https://host or http://host:port.")
+
+
 def from_transport(error: httpx.HTTPError) -> ServiceError:
     """No answer came."""
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return no_address()
     if isinstance(error, httpx.TimeoutException):
         return ServiceError(
             "timeout", "The service does not answer in time.", "Try again when it is less busy."

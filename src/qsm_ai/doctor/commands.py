@@ -17,12 +17,15 @@ MARKS = {"ok": "ok", "warning": "WARN", "wrong": "WRONG", "skipped": "-"}
 @app.command()
 def doctor(
     url: Annotated[
-        str, typer.Argument(metavar="URL", help="Address of the service.", envvar="QSM_API_URL")
+        str,
+        typer.Argument(metavar="URL", help="Address of the service.", envvar=["QSM_URL", "QSM_API_URL"]),
     ] = "http://127.0.0.1:8080",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     scan: Annotated[bool, typer.Option(help="Send a reference scan and compare its map.")] = True,
-    patience: Annotated[float, typer.Option(metavar="S", help="Seconds that the scan may take.")] = 300.0,
-    timeout: Annotated[float, typer.Option(metavar="S", help="Seconds for one answer.")] = 30.0,
+    patience: Annotated[
+        float, typer.Option(metavar="S", min=0, help="Seconds that the scan may take.")
+    ] = 300.0,
+    timeout: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds for one answer.")] = 30.0,
     triton_metrics: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Triton's metrics (…:8002/metrics), to look at the GPU."),
@@ -34,11 +37,12 @@ def doctor(
     """Check a running service from outside, and say what is wrong and the mend.
 
     Signs in with QSM_API_KEY where it is set. The output holds no address, key or file name: paste it into an
-    issue as it is. Exit status 0: nothing is wrong; 1: something is.
+    issue as it is. Exit status 0: nothing is wrong; 1: something is; 2: no such address or key can be.
 
     Example: qsm-ai doctor https://qsm.example.org
     """
     from qsm_ai import __version__
+    from qsm_ai.console import plain_errors
     from qsm_ai.doctor.deployment import Deployment
     from qsm_ai.doctor.examination import examine
     from qsm_ai.doctor.findings import Discretion, secrets_of
@@ -52,7 +56,7 @@ def doctor(
             typer.secho(f"{doing} …", err=True, dim=True)
 
     found = []
-    with Deployment(url, key=key, timeout=timeout) as deployment:
+    with plain_errors(), Deployment(url, key=key, timeout=timeout) as deployment:
         looking = examine(
             deployment,
             with_scan=scan,

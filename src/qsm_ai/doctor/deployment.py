@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from qsm_ai.scan import Refusal
+
 
 class Away(Exception):  # noqa: N818 - a sentence for people
     """No answer: why, and the mend."""
@@ -42,14 +44,26 @@ class Deployment:
         API key or bearer token; empty for none.
     timeout : float
         Seconds for one answer.
+
+    Raises
+    ------
+    Refusal
+        When there can be no such address or key.
     """
 
     def __init__(self, url: str, *, key: str = "", timeout: float = 30.0) -> None:
+        if not (key.isascii() and key.isprintable()):
+            raise Refusal("The key holds characters that no key has.", mend="Copy it again.")
         given = url if "://" in url else f"http://{url}"
-        parts = urlsplit(given)
-        self.host = parts.hostname or ""
-        self.encrypted = parts.scheme == "https"
-        self.port = parts.port or (443 if self.encrypted else 80)
+        try:
+            parts = urlsplit(given)
+            self.host = parts.hostname or ""
+            self.encrypted = parts.scheme == "https"
+            self.port = parts.port or (443 if self.encrypted else 80)
+        except ValueError:
+            raise Refusal(
+                "This is no address.", mend="Give it as https://host or http://host:port."
+            ) from None
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(base_url=given.rstrip("/"), timeout=timeout, headers=headers)
 
@@ -100,7 +114,7 @@ class Deployment:
         """
         try:
             socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except OSError:
+        except (OSError, UnicodeError):
             raise Away(
                 "The service's name has no address.", "Check the name, and whether its DNS record exists."
             ) from None

@@ -64,6 +64,10 @@ def examine(
             yield skipped(other, "No scan could be sent.")
     except Away as away:
         yield wrong("network", away.said, away.mend)
+    except BaseException:  # Ctrl-C above all
+        if job:
+            _tidy(deployment, job)
+        raise
     if job:
         yield _tidy(deployment, job)
 

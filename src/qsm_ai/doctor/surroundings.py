@@ -39,11 +39,12 @@ def gpu(metrics: str | None) -> Finding:
             "Triton's metrics do not answer.",
             "Check the address, and read docs/runbooks/QsmTritonDown.md.",
         )
-    series: dict[str, list[float]] = {}
-    for key, value in _SERIES.findall(answer.text):
-        series.setdefault(key, []).append(float(value))
-    if "nv_inference_count" not in series:
+    told = _SERIES.findall(answer.text)
+    if "nv_inference_count" not in dict(told):
         return wrong(name, "What answers are not Triton's metrics.", "Give its port for metrics (8002).")
+    series: dict[str, list[float]] = {}
+    for key, value in told:
+        series.setdefault(key, []).append(float(value))
     use = series.get("nv_gpu_utilization")
     if not use:
         return warning(

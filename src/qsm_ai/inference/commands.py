@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from qsm_ai.inference.errors import InferenceFailure
+from qsm_ai.inference.ports import HIGHEST_PORT
 
 app = typer.Typer()
 triton = typer.Typer(help="The inference server.", no_args_is_help=True)
@@ -30,9 +31,11 @@ def install() -> None:
 
 @triton.command()
 def run(
-    http_port: Annotated[int, typer.Option(envvar="QSM_TRITON_HTTP_PORT")] = 8000,
-    grpc_port: Annotated[int, typer.Option(envvar="QSM_TRITON_GRPC_PORT")] = 8001,
-    metrics_port: Annotated[int, typer.Option(envvar="QSM_TRITON_METRICS_PORT")] = 8002,
+    http_port: Annotated[int, typer.Option(envvar="QSM_TRITON_HTTP_PORT", min=1, max=HIGHEST_PORT)] = 8000,
+    grpc_port: Annotated[int, typer.Option(envvar="QSM_TRITON_GRPC_PORT", min=1, max=HIGHEST_PORT)] = 8001,
+    metrics_port: Annotated[
+        int, typer.Option(envvar="QSM_TRITON_METRICS_PORT", min=1, max=HIGHEST_PORT)
+    ] = 8002,
     precision: Annotated[
         str | None, typer.Option(help="auto, f32 or bf16.", envvar="QSM_PRECISION", show_default=False)
     ] = None,

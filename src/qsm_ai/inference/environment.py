@@ -228,3 +228,5 @@ if __name__ == "__main__":
         main()
     except RuntimeMissing as missing:
         sys.exit(str(missing))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; what was begun is made anew the next time.")

@@ -8,6 +8,8 @@ import socket
 LOWEST_FREE, HIGHEST_FREE = 20000, 32000
 """Where free ports are looked for: below the range that Linux hands out to outgoing connections."""
 
+HIGHEST_PORT = 65535
+
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Whether a server could listen on ``host:port`` now."""

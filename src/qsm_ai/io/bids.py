@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from qsm_ai.io.source import stem
+from qsm_ai.reconstruction.stages import ARTEFACTS
 
 Kind = Literal["phase", "magnitude", "mask", "sidecar", "dicom", "other"]
 
 _ENTITY = re.compile(r"^([a-zA-Z]+)-([a-zA-Z0-9+]+)$")
 _DROPPED = {"echo", "part"}
 _RAW_SUFFIXES = {"MEGRE", "T2starw", "GRE", "MESWI", "bold", "mask"}
+_RESULTS = {artefact.suffix for artefact in ARTEFACTS.values()} - {"mask"}
+"""Of what was made of a scan, whatever word for phase the scan's own name holds."""
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 
 _PHASE_WORD = re.compile(r"(^|[_\-. ])(ph|pha|phase|phases|phs|ph\d*|phase\d+)([_\-. ]|$)", re.IGNORECASE)
@@ -160,7 +164,7 @@ def kind_of(name: str) -> Kind:
     part = parsed.entities.get("part")
     if part in {"phase", "mag"}:
         return "phase" if part == "phase" else "magnitude"
-    base = stem(name)
+    base = "" if parsed.suffix in _RESULTS else stem(name)
     for word, kind in (
         (_MASK_WORD, "mask"),
         (_PHASE_WORD, "phase"),

@@ -38,7 +38,7 @@ EDGES = Citation("Liu et al., NeuroImage 2012", "10.1016/j.neuroimage.2011.08.08
 DIPOLE = Citation("Salomir et al., Concepts Magn Reson B 2003", "10.1002/cmr.b.10083")
 
 _UNWRAPPING = {
-    "path": ("unwrapped along paths of best quality, with the first echoes as templates", PATH_UNWRAPPING),
+    "path": ("unwrapped along paths of best quality", PATH_UNWRAPPING),
     "laplacian": ("unwrapped with the Laplacian method", LAPLACIAN_UNWRAPPING),
 }
 _BACKGROUND = {
@@ -94,16 +94,25 @@ def methods_paragraph(scan: Scan, options: Options, network: str | None) -> tupl
         times = ", ".join(f"{1000 * t:.4g}" for t in scan.echo_times)
         echoes = f"{len(scan.echo_times)} echo{'es' if len(scan.echo_times) > 1 else ''}"
         how, source = _UNWRAPPING[options.unwrapping]
-        weighting = "magnitude-weighted" if scan.magnitude is not None else "unweighted"
+        if options.unwrapping == "path" and len(scan.echo_times) > 1:
+            how += ", with the first echoes as templates"
         sentences.append(
             f"The phase of a gradient-echo scan ({echoes}, TE {times} ms, {scan.field_strength:g} T, voxels "
-            f"of {voxel} mm) was {how} {cite(source)}, and the total field was estimated by "
-            f"{_article(weighting)} linear fit over the echoes with a phase offset {cite(LINEAR_FIT)}."
+            f"of {voxel} mm) was {how} {cite(source)}, and the total field was "
         )
+        if len(scan.echo_times) == 1:
+            sentences[-1] += "taken from the phase over the echo time, without a phase offset."
+        else:
+            weighting = "magnitude-weighted" if scan.magnitude is not None else "unweighted"
+            sentences[-1] += (
+                f"estimated by {_article(weighting)} linear fit over the echoes with a phase offset "
+                f"{cite(LINEAR_FIT)}."
+            )
     else:
         start = "a total field" if scan.total_field is not None else "a local field"
         sentences.append(f"The reconstruction started from {start} map (voxels of {voxel} mm).")
-    made = "given by the user" if scan.mask is not None else "made from magnitude and phase quality"
+    quality = "magnitude and phase quality" if scan.magnitude is not None else "phase quality"
+    made = "given by the user" if scan.mask is not None else f"made from {quality}"
     sentences.append(f"The brain mask was {made}.")
     if scan.local_field is None:
         how, source = _BACKGROUND[options.background]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import json
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 
 from qsm_ai.io.picture import three_planes
+from qsm_ai.io.quality_page import PICTURED, quality_page
 from qsm_ai.io.report import make_report
 from qsm_ai.reconstruction.pipeline import Reconstruction
 from qsm_ai.reconstruction.stages import ARTEFACTS
@@ -25,6 +27,7 @@ from qsm_ai.scan import Grid, OutputRefusal, Scan
 
 REPORT_SUFFIX = "qsm.json"
 PICTURE_SUFFIX = "Chimap.png"
+PAGE_SUFFIX = "qsm.html"
 
 
 def encode_nifti(volume: NDArray[Any], grid: Grid, window: tuple[float, float] = (0.0, 0.0)) -> bytes:
@@ -83,10 +86,10 @@ def write_outputs(
     folder: str | Path,
     file_timings: Mapping[str, float] | None = None,
 ) -> dict[str, Path]:
-    """Write every artefact, the report and the picture into a folder.
+    """Write every artefact, the report, the picture and the quality page into a folder.
 
     Everything is written beside its place first and moved there at the end, so that a failure leaves the
-    folder as it was.
+    folder as it was. Results of an earlier run under the same name are replaced.
 
     Parameters
     ----------
@@ -100,7 +103,7 @@ def write_outputs(
     Returns
     -------
     dict
-        Artefact name, "report" or "picture" to the file's path.
+        Artefact name, "report", "picture" or "page" to the file's path.
 
     Raises
     ------
@@ -115,20 +118,51 @@ def write_outputs(
             content = encode_nifti(volume, scan.grid, ARTEFACTS[name].window)
             (staging / files[name]).write_bytes(content)
         files["picture"] = f"{scan.name}_{PICTURE_SUFFIX}"
-        (staging / files["picture"]).write_bytes(picture(scan, reconstruction))
+        shown = {n: picture(scan, reconstruction, n) for n in PICTURED if n in reconstruction.artefacts}
+        (staging / files["picture"]).write_bytes(shown["chi"])
         files["report"] = f"{scan.name}_{REPORT_SUFFIX}"
         timings = {**(file_timings or {}), "writing": time.perf_counter() - started}
         report = make_report(scan, reconstruction, timings)
         (staging / files["report"]).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        files["page"] = f"{scan.name}_{PAGE_SUFFIX}"
+        page = quality_page(report, shown, reconstruction.chi, reconstruction.artefacts["mask"])
+        (staging / files["page"]).write_text(page, encoding="utf-8")
         _require_files(final / file for file in files.values())
+        older = older_results(final / files["report"], files.values())
         written = {}
         for name, file in files.items():
             written[name] = final / file
             os.replace(staging / file, written[name])  # noqa: PTH105 - one call for files on one disk
+        for path in older:
+            path.unlink(missing_ok=True)
     return written
 
 
-def require_writable(folder: str | Path, scan: str | None = None) -> None:
+def older_results(report: Path, new: Iterable[str]) -> list[Path]:
+    """Volumes of an earlier run that the new one does not replace: they would pass for its own.
+
+    Parameters
+    ----------
+    report : Path
+        Of the earlier run, before it is replaced; need not exist. No other files are named than it lists.
+    new : names of files
+        That the new run makes.
+
+    Returns
+    -------
+    list of Path
+    """
+    try:
+        told = json.loads(report.read_text(encoding="utf-8"))
+        listed = [str(artefact["file"]) for artefact in told["artefacts"].values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    stem = report.name.removesuffix(REPORT_SUFFIX)
+    ours = {f"{stem}{artefact.suffix}.nii.gz" for artefact in ARTEFACTS.values()}
+    return [report.with_name(name) for name in sorted((ours & set(listed)) - set(new))]
+
+
+def require_writable(folder: str | Path, scan: str | None = None, inputs: Iterable[Path | None] = ()) -> None:
     """Refuse a folder into which results could not be written, before any work is done for them.
 
     Parameters
@@ -137,6 +171,8 @@ def require_writable(folder: str | Path, scan: str | None = None) -> None:
         Need not exist.
     scan : str, optional
         Name of a scan: the places of its results are looked at, too.
+    inputs : paths
+        That no result may replace.
 
     Raises
     ------
@@ -154,8 +190,15 @@ def require_writable(folder: str | Path, scan: str | None = None) -> None:
         if not os.access(existing, os.W_OK | os.X_OK):
             raise _not_writable()
         if scan is not None:
-            suffixes = [*(f"{a.suffix}.nii.gz" for a in ARTEFACTS.values()), PICTURE_SUFFIX, REPORT_SUFFIX]
-            _require_files(path / f"{scan}_{suffix}" for suffix in suffixes)
+            suffixes = [
+                *(f"{a.suffix}.nii.gz" for a in ARTEFACTS.values()),
+                PICTURE_SUFFIX,
+                REPORT_SUFFIX,
+                PAGE_SUFFIX,
+            ]
+            places = [path / f"{scan}_{suffix}" for suffix in suffixes]
+            _require_files(places)
+            require_apart(places, inputs)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise OutputRefusal(
@@ -178,6 +221,30 @@ def _require_files(places: Iterable[Path]) -> None:
             raise OutputRefusal(
                 "is a folder in the output, where a result would be written.",
                 mend="Move it away, or give another folder with --output.",
+                file=place.name,
+            )
+
+
+def require_apart(places: Iterable[Path], inputs: Iterable[Path | None]) -> None:
+    """Refuse results that would be written over what was given.
+
+    Parameters
+    ----------
+    places : paths
+        Of results.
+    inputs : paths
+        None for what was not given.
+
+    Raises
+    ------
+    OutputRefusal
+    """
+    given = [path for path in inputs if path is not None and path.exists()]
+    for place in places:
+        if place.exists() and any(place.samefile(path) for path in given):
+            raise OutputRefusal(
+                "was given, and a result of the same name would replace it.",
+                mend="Give another folder with --output.",
                 file=place.name,
             )
 

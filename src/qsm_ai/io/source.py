@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,24 @@ class SourceFile:
         else:
             size = _size(self.content)
             yield self.content, size
+
+
+def require_readable(files: Iterable[SourceFile | Path | None]) -> None:
+    """Refuse what cannot be read, before any other question is asked.
+
+    Parameters
+    ----------
+    files : sources or paths
+        None for what was not given.
+
+    Raises
+    ------
+    FileRefusal
+    """
+    for file in files:
+        if file is not None:
+            with SourceFile.of(file).open():
+                pass
 
 
 def _opened(path: Path, name: str) -> BinaryIO:

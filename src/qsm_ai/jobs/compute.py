@@ -161,7 +161,12 @@ def _network(task: dict[str, Any], calls: Calls) -> Network:
     )
 
 
-_MEDIA_TYPES = {".gz": "application/gzip", ".json": "application/json", ".png": "image/png"}
+_MEDIA_TYPES = {
+    ".gz": "application/gzip",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".html": "text/html",
+}
 
 
 def _choices(parameters: dict[str, Any]) -> dict[str, Any]:

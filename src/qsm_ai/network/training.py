@@ -177,8 +177,11 @@ class Pool:
 def loss(correction: Tensor, target: Tensor, weight: Tensor, slope_share: float = 0.5) -> Tensor:
     r"""Charbonnier loss of the map and of its gradients.
 
-    .. math:: \langle w(\sqrt{1 + e^2} - 1) \rangle + \tfrac12 \langle w |\nabla e| \rangle, \qquad
+    .. math:: \langle w(\sqrt{1 + e^2} - 1) \rangle
+              + \tfrac12 \cdot \tfrac13 \sum_a \langle w (\sqrt{0.01 + (\Delta_a e)^2} - 0.1) \rangle, \qquad
               e = \text{correction} - \text{target}
+
+    with differences Δ of neighbours along each axis.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ def total_variation(
 
     W is zero outside the mask: there the field is unknown, not zero, and an inversion that takes it for zero
     errs along the whole rim. Each iteration fills the unknown part in from the current map,
-    :math:`\tilde f = W f + (1 - W)(d * \chi)`, and then takes one step of the alternating direction method
+    :math:`\tilde f = W^2 f + (1 - W^2)(d * \chi)`, and then takes one step of alternating directions
     with the split :math:`z = \nabla \chi`: a division in k-space and a shrinkage of the gradient,
 
     .. math:: F \chi = \frac{D \, F \tilde f + \mu \bar G \cdot F (z - u)}{D^2 + \mu |G|^2}, \qquad

@@ -88,7 +88,8 @@ def hold_to_field(
 
     .. math:: \min_\chi \tfrac12 \| W (d * \chi - f) \|_2^2 + \tfrac{\mu}{2} \| \chi - \chi_0 \|_2^2
 
-    in closed form (:func:`physics.inversion.data_consistency`). Edges of the magnitude add what the network
+    where the field is trusted in full, in closed form; where it is not, one step from the network's map
+    (:func:`physics.inversion.data_consistency`). Edges of the magnitude add what the network
     does not know, as in :func:`physics.total_variation.total_variation`,
 
     .. math:: \min_\chi \tfrac12 \| W (d * \chi - f) \|_2^2 + \tfrac{0.3 \mu}{2} \| \chi - \chi_0 \|_2^2

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -45,7 +45,16 @@ UploadFirst = Annotated[
         help="Send files one by one before the job: straight to the object store, or in parts that resume.",
     ),
 ]
-ADDRESS = "http://127.0.0.1:8000"
+PhaseSign = Annotated[
+    Literal["auto", "positive", "negative"] | None,
+    typer.Option(help="Negative: the phase falls where the field rises; auto when left out."),
+]
+ADDRESS = "http://127.0.0.1:8080"
+"""Where ``qsm-ai serve`` and Compose offer the service."""
+
+GOES_ON = "Interrupted. What the service has begun goes on: `qsm-ai jobs` shows it, `qsm-ai cancel` stops it."
+WIDE = 400
+"""Columns where nobody looks, so that nothing is cut to the width of a terminal that is not there."""
 
 
 @contextmanager
@@ -54,7 +63,7 @@ def _service(url: str, key: str | None) -> Iterator[Client]:
     from qsm_ai.client import Client
     from qsm_ai.console import plain_errors
 
-    with plain_errors(), _refusals(), Client(url, api_key=key) as client:
+    with plain_errors(interrupted=GOES_ON), _refusals(), Client(url, api_key=key) as client:
         yield client
 
 
@@ -98,9 +107,7 @@ def submit(
         tuple[float, float, float] | None,
         typer.Option(metavar="X Y Z", help="Direction of B0 in voxel axes; from the header when left out."),
     ] = None,
-    phase_sign: Annotated[
-        str | None, typer.Option(metavar="auto|positive|negative", help="Of the phase where the field rises.")
-    ] = None,
+    phase_sign: PhaseSign = None,
     total_field: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Total field in ppm instead of PHASE; needs --mask.")
     ] = None,
@@ -130,6 +137,7 @@ def submit(
     with _service(url, api_key) as client, ExitStack() as held:
         from qsm_ai.io.folders import open_given
         from qsm_ai.io.outputs import require_writable
+        from qsm_ai.io.source import require_readable
         from qsm_ai.remote.engines import as_file, options_given
         from qsm_ai.remote.sidecars import write_reduced
 
@@ -139,6 +147,7 @@ def submit(
             phase, magnitude = give_back(magnitude or [])
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="qsm-ai-")))
         given = held.enter_context(open_given(phase or [], magnitude or [], sidecar or []))
+        require_readable([*given.phase, *given.magnitude, mask, total_field, local_field])
         images = [as_file(source, folder) for source in given.phase]
         told = [as_file(source, folder) for source in given.sidecars]
         reduced = folder / "reduced"
@@ -170,7 +179,7 @@ def submit(
         typer.echo(job.id, err=True)
         job = _followed(client, job, quiet)
         if output is not None:
-            _fetch(client, job.require_done(), None, output)
+            _fetch(client, job.require_done(), None, output, inputs=(mask, total_field, local_field))
         typer.echo(json.dumps(job.raw) if as_json else _described(job))
         if job.state != "done":
             raise typer.Exit(1)
@@ -216,7 +225,7 @@ def list_jobs(
             for one in found:
                 typer.echo(json.dumps(one.raw))
         else:
-            Console().print(job_table(found))
+            _console().print(job_table(found))
 
 
 @app.command()
@@ -227,7 +236,7 @@ def fetch(
     ] = Path(),
     artefact: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="chi, mask, …, report, picture; may be repeated; all if left out."),
+        typer.Option(metavar="NAME", help="chi, …, report, picture, page; may be repeated; all if left out."),
     ] = None,
     url: Url = ADDRESS,
     api_key: Key = None,
@@ -290,7 +299,7 @@ def batch(
     list_only: Annotated[bool, typer.Option("--list", help="Show what was found, and stop.")] = False,
     te_ms: EchoTimes = None,
     b0: FieldStrength = None,
-    phase_sign: Annotated[str | None, typer.Option(metavar="auto|positive|negative")] = None,
+    phase_sign: PhaseSign = None,
     method: Annotated[Method | None, typer.Option(help="From the local field to susceptibility.")] = None,
     reference: Annotated[Reference | None, typer.Option(help="What zero means.")] = None,
     unwrapping: Annotated[Unwrapping | None, typer.Option(help="Careful or fast.")] = None,
@@ -347,7 +356,7 @@ def batch(
         except KeyboardInterrupt:
             typer.secho("Interrupted. Run it again to go on from here.", err=True, fg=typer.colors.RED)
             raise typer.Exit(CANCELLED) from None
-    Console().print(summary(ended))
+    _console().print(summary(ended))
     failed = sum(one.state == "failed" for one in ended)
     typer.echo(f"{len(ended) - failed} of {len(ended)} scans done; {failed} failed.")
     if failed:
@@ -421,20 +430,39 @@ def _followed(client: Client, job: Job, quiet: bool) -> Job:
 
 
 def _fetch(
-    client: Client, job: Job, names: list[str] | None, folder: Path, direct: bool = False
+    client: Client,
+    job: Job,
+    names: list[str] | None,
+    folder: Path,
+    direct: bool = False,
+    inputs: Sequence[Path | None] = (),
 ) -> list[Path]:
-    from qsm_ai.remote.results import files_of
+    from qsm_ai.io.outputs import older_results, require_apart
+    from qsm_ai.remote.results import REPORT, files_of
     from qsm_ai.scan import Refusal
 
     files = files_of(job)
     if unknown := [name for name in names or () if name not in files]:
         raise Refusal(f"The job made no {unknown[0]!r}.", mend=f"Choose of: {', '.join(files)}.")
+    require_apart((folder / file for file in files.values()), inputs)
     folder.mkdir(parents=True, exist_ok=True)
-    return [
+    older = [] if names else older_results(folder / files[REPORT], files.values())
+    fetched = [
         client.fetch(job.id, name, folder / file, direct=direct)
         for name, file in files.items()
         if not names or name in names
     ]
+    for path in older:
+        path.unlink(missing_ok=True)
+    return fetched
+
+
+def _console() -> Console:
+    """Shows names as they are: brackets in them are no markup."""
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    return console
 
 
 def _described(job: Job) -> str:

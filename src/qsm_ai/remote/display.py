@@ -81,7 +81,9 @@ def summary(ended: Sequence[Ended]) -> Table:
 def job_table(jobs: Iterable[Job]) -> Table:
     """A row for every job."""
     table = Table(title=None)
-    for column in ("Job", "State", "Progress", "Created", "File"):
+    # An id in two pieces cannot be copied.
+    table.add_column("Job", no_wrap=True)
+    for column in ("State", "Progress", "Created", "File"):
         table.add_column(column, overflow="fold")
     for job in jobs:
         files = job.raw.get("files") or [{"name": ""}]

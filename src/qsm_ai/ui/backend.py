@@ -157,6 +157,7 @@ class Job:
     scan: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[tuple[str, str], ...] = ()
     artefacts: tuple[Artefact, ...] = ()
+    has_page: bool = False
     problem: Problem | None = None
 
     @classmethod
@@ -179,6 +180,7 @@ class Job:
             scan=document["scan"],
             files=tuple((f["role"], f["name"]) for f in document.get("files") or ()),
             artefacts=tuple(Artefact.from_document(a) for a in document.get("artefacts") or ()),
+            has_page=bool((document.get("links") or {}).get("page")),
             problem=Problem.from_document(problem) if problem else None,
         )
 

@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -18,6 +19,8 @@ from qsm_ai.ui.viewer import viewer
 
 GOOD_SCORE = 0.6
 """The service reports a map below it as doubtful; so must this page."""
+
+_KINDS = {".gz": "application/gzip", ".json": "application/json", ".html": "text/html"}
 
 
 def show(job: Job) -> None:
@@ -207,10 +210,9 @@ def _report(job_id: str) -> dict[str, Any]:
 
 
 def _files(job: Job) -> None:
-    report = f"{job.name}_qsm.json"
     st.download_button(
         "Download everything",
-        data=partial(_everything, session.backend(), job, report),
+        data=partial(_everything, session.backend(), job),
         file_name=f"{job.name}_qsm.zip",
         mime="application/zip",
         icon=":material/download:",
@@ -218,10 +220,22 @@ def _files(job: Job) -> None:
         on_click="ignore",
         key=f"everything/{job.id}",
     )
-    st.caption("All maps as NIfTI on the grid of the input, and the report.")
+    st.caption("All maps as NIfTI on the grid of the input, and the reports.")
     for artefact in job.artefacts:
         _file(job.id, artefact.name, artefact.title, artefact.file, file_size(artefact.size))
-    _file(job.id, "report", "Report", report, "parameters, versions, timings, scores, methods")
+    for name, (title, file, detail) in reports(job).items():
+        _file(job.id, name, title, file, detail)
+
+
+def reports(job: Job) -> dict[str, tuple[str, str, str]]:
+    """Title, file name and content of what is told about a map, by name in the API."""
+    found = {}
+    if job.has_page:
+        found["page"] = ("Quality page", f"{job.name}_qsm.html", "pictures, scores, methods, for any browser")
+    return {
+        **found,
+        "report": ("Report", f"{job.name}_qsm.json", "parameters, versions, timings, scores, methods"),
+    }
 
 
 def _file(job_id: str, name: str, title: str, file: str, detail: str) -> None:
@@ -231,7 +245,7 @@ def _file(job_id: str, name: str, title: str, file: str, detail: str) -> None:
         "Download",
         data=partial(session.backend().artefact, job_id, name),
         file_name=file,
-        mime="application/json" if file.endswith(".json") else "application/gzip",
+        mime=_KINDS[Path(file).suffix],
         icon=":material/download:",
         on_click="ignore",
         width="stretch",
@@ -239,11 +253,12 @@ def _file(job_id: str, name: str, title: str, file: str, detail: str) -> None:
     )
 
 
-def _everything(backend: Backend, job: Job, report: str) -> bytes:
+def _everything(backend: Backend, job: Job) -> bytes:
     buffer = io.BytesIO()
     # The maps are compressed already.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for artefact in job.artefacts:
             archive.writestr(artefact.file, backend.artefact(job.id, artefact.name))
-        archive.writestr(report, backend.artefact(job.id, "report"))
+        for name, (_, file, _) in reports(job).items():
+            archive.writestr(file, backend.artefact(job.id, name))
     return buffer.getvalue()

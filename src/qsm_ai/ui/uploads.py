@@ -76,7 +76,7 @@ _MAGNITUDE = re.compile(r"(^|[^a-z])(m|mag|magn|magnitude)\d*([^a-z]|$)")
 _MASK = re.compile(r"mask\d*([^a-z]|$)")
 _TOTAL_FIELD = re.compile(r"(^|[^a-z])total_?field([^a-z]|$)")
 _LOCAL_FIELD = re.compile(r"(^|[^a-z])(local_?field|tissue_?field)([^a-z]|$)")
-_RESULT = re.compile(r"(^|[^a-z])(chi|chimap|truth|r2starmap|t2starmap|fielderror|residual)([^a-z]|$)")
+_RESULT = re.compile(r"(^|[^a-z])(chi|chimap|chierror|truth|r2starmap|t2starmap|fielderror|residual)([^a-z]|$)")
 
 
 def stem(name: str) -> str:
@@ -215,11 +215,12 @@ def _role_by_name(name: str) -> Role | None:
         return Role.MAGNITUDE
     for pattern, role in (
         (_MASK, Role.MASK),
-        (_PHASE, Role.PHASE),
-        (_MAGNITUDE, Role.MAGNITUDE),
+        # Results are named after the phase that they were made from.
         (_TOTAL_FIELD, Role.TOTAL_FIELD),
         (_LOCAL_FIELD, Role.LOCAL_FIELD),
         (_RESULT, Role.UNUSED),
+        (_PHASE, Role.PHASE),
+        (_MAGNITUDE, Role.MAGNITUDE),
     ):
         if pattern.search(base):
             return role

@@ -27,7 +27,7 @@ from qsm_ai.api.representations import (
     view,
     volume_of,
 )
-from qsm_ai.api.schemas import JobList, JobRequest, JobView, Statistics
+from qsm_ai.api.schemas import PAGE, JobList, JobRequest, JobView, Statistics
 from qsm_ai.api.slices import render
 from qsm_ai.api.statistics import sphere, statistics
 from qsm_ai.api.submission import IdempotencyKey, admit, answer, counted, made_before, submit
@@ -279,7 +279,7 @@ async def get_artefact(
         bool, Query(description="Redirect to the object store where that serves clients itself.")
     ] = False,
 ) -> Response:
-    """A volume (`chi`, `mask`, ...) as `.nii.gz`, the `report` as JSON, the `picture` as PNG.
+    """A volume (`chi`, `mask`, ...) as `.nii.gz`, `report` as JSON, `picture` as PNG, quality `page` as HTML.
 
     `Range` is understood here and at the object store.
     """
@@ -395,7 +395,7 @@ def _file(
     for artefact in artefacts:
         if artefact.name == name:
             return artefact, "application/gzip"
-    kinds = {"report": "application/json", "picture": "image/png"}
+    kinds = {"report": "application/json", "picture": "image/png", "page": PAGE}
     for other in others:
         if kinds.get(name) == other.media_type:
             return other, other.media_type
