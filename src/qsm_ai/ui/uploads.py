@@ -76,7 +76,9 @@ _MAGNITUDE = re.compile(r"(^|[^a-z])(m|mag|magn|magnitude)\d*([^a-z]|$)")
 _MASK = re.compile(r"mask\d*([^a-z]|$)")
 _TOTAL_FIELD = re.compile(r"(^|[^a-z])total_?field([^a-z]|$)")
 _LOCAL_FIELD = re.compile(r"(^|[^a-z])(local_?field|tissue_?field)([^a-z]|$)")
-_RESULT = re.compile(r"(^|[^a-z])(chi|chimap|chierror|truth|r2starmap|t2starmap|fielderror|residual)([^a-z]|$)")
+_RESULT = re.compile(
+    r"(^|[^a-z])(chi|chimap|chierror|truth|r2starmap|t2starmap|fielderror|residual)([^a-z]|$)"
+)
 
 
 def stem(name: str) -> str:
