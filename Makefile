@@ -13,7 +13,8 @@ DEMO := out/demo
 VOLUME_VIEW := src/qsm_ai/ui/volume_view
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell grep -oE 'torch==[0-9.]+' pyproject.toml | head -n 1)
-JOBS ?= 2
+# One more than there are cores: many tests wait for servers.
+JOBS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1)))
 
 # Packages that start a service when they are installed: nobody's own machine gets them unasked.
 DAEMONS := nginx=nginx-light prometheus prometheus-alertmanager prometheus-blackbox-exporter redis-server

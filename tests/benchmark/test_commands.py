@@ -133,6 +133,7 @@ def test_speed_times_every_stage_and_sets_a_floor_beside_it(tmp_path: Path) -> N
     assert "whole run" in answer.stdout
 
 
+@pytest.mark.slow
 def test_speed_of_the_network_is_held_against_its_operations(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     output = tmp_path / "speed.json"

@@ -20,7 +20,10 @@ from qsm_ai.benchmark.service import ServiceTiming, Setting, rows, time_service
 from qsm_ai.inference.ports import any_free
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one backend", "two backends"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(1, id="one backend", marks=pytest.mark.slow), pytest.param(2, id="two backends")],
+)
 def timing(request: pytest.FixtureRequest) -> ServiceTiming:
     setting = Setting(3, 0.0, 120.0, 0.1, 24, "tkd", workers=1, backends=request.param)
     return time_service(setting, lambda _: None)

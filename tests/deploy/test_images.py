@@ -400,6 +400,7 @@ def test_a_gpu_prefers_the_batches_its_engine_is_tuned_for_and_warms_each_up() -
     assert configuration.default_model_filename == "model.plan"
 
 
+@pytest.mark.slow  # its answer changes with the weights alone
 def test_half_precision_of_the_shipped_network_is_within_its_limits(tmp_path: Path) -> None:
     """What the triton-is image does when it is built, with the network in the repository."""
     model = ROOT / "model_repository/qsm_vit/1/model.onnx"

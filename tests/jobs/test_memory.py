@@ -81,6 +81,7 @@ def test_the_estimate_covers_what_a_reconstruction_takes(files: Any, tmp_path: P
     assert peak <= estimate <= 3 * peak
 
 
+@pytest.mark.slow
 def test_the_estimate_covers_the_steps_around_a_network() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", AROUND_A_NETWORK, str(EDGE)],

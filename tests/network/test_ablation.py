@@ -148,6 +148,7 @@ def test_without_slopes_the_loss_sees_values_alone() -> None:
     assert loss(error, torch.zeros_like(error), weight) > values
 
 
+@pytest.mark.slow  # tests/network/test_commands.py trains two of them
 def test_variants_learn_from_the_same_heads(tmp_path: Path) -> None:
     """Those that see what there is to learn from learn it, the others do not."""
     for number in range(4):
