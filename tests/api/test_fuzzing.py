@@ -80,7 +80,7 @@ def test_every_answer_is_as_documented(fuzzed: tuple[Any, str], tmp_path: Path) 
     fuzz(
         backend,
         tmp_path,
-        *("--phases", "examples,coverage,fuzzing", "--max-time", "30", "--workers", "1"),
+        *("--phases", "examples,coverage,fuzzing", "--max-time", "20", "--workers", "1"),
         *excluded(*UNENDING, *HONESTLY_503, *FINAL),
         job=job,
     )

@@ -22,7 +22,7 @@ from qsm_ai.inference.ports import any_free
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(1, id="one backend", marks=pytest.mark.slow), pytest.param(2, id="two backends")],
+    params=[pytest.param(1, id="one backend"), pytest.param(2, id="two backends", marks=pytest.mark.slow)],
 )
 def timing(request: pytest.FixtureRequest) -> ServiceTiming:
     setting = Setting(3, 0.0, 120.0, 0.1, 24, "tkd", workers=1, backends=request.param)
