@@ -1,6 +1,6 @@
 // Shows what the page sends: a NIfTI file, a mask, a window and colours (see ../volume.py).
 
-import { Niivue, NVImage, SHOW_RENDER, SLICE_TYPE } from "./niivue.js";
+import { MULTIPLANAR_TYPE, Niivue, NVImage, SHOW_RENDER, SLICE_TYPE } from "./niivue.js";
 
 const OUTSIDE = -1000; // below every window, and so as black and clear as it can be
 
@@ -21,6 +21,7 @@ async function open() {
     crosshairWidth: 1,
     isRadiologicalConvention: true,
     sagittalNoseLeft: true,
+    multiplanarLayout: MULTIPLANAR_TYPE.GRID,
     multiplanarShowRender: SHOW_RENDER.ALWAYS,
     show3Dcrosshair: true,
     dragAndDropEnabled: false,
