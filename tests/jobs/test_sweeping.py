@@ -165,6 +165,8 @@ def test_what_cut_short_attempts_stored_is_swept_and_the_result_is_not(service: 
         service.store.complete(held, artefacts=[], others=[], warnings=[], scores={}, timings={})
         for attempt in (1, 2):
             await service.storage.put(f"{job.prefix}/results/{attempt}/0", b"x")
+        # However many files an attempt has stored, it is one.
+        await service.storage.put(f"{job.prefix}/results/1/1", b"x")
         failed = await service.submitted(scan)
         held = service.store.claim("here:1")
         assert held is not None

@@ -111,7 +111,7 @@ class Sweeper:
         for job in await asyncio.to_thread(self._store.untidy_since, since):
             for attempt in await self._storage.children(f"{job.prefix}/results"):
                 if _is_left_over(job, attempt):
-                    removal = self._storage.delete_prefix(f"{job.prefix}/results/{attempt}")
+                    removal = _removed(self._storage, f"{job.prefix}/results/{attempt}")
                     await tally.count(removal, "sweep.files_kept", job=job.id)
         return tally.total()
 
@@ -157,8 +157,11 @@ async def remove_orphans(
 
 
 async def _removed_if_old(storage: Storage, prefix: str, age: float) -> bool:
-    if not _is_old(await storage.last_change(prefix), age):
-        return False
+    return _is_old(await storage.last_change(prefix), age) and await _removed(storage, prefix)
+
+
+async def _removed(storage: Storage, prefix: str) -> bool:
+    """However many objects it held, a folder is one."""
     await storage.delete_prefix(prefix)
     return True
 
