@@ -26,9 +26,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from qsm_ai.inference.commands import port_option
 from qsm_ai.inference.environment import ROOT, ensure
 from qsm_ai.inference.errors import InferenceFailure
-from qsm_ai.inference.ports import HIGHEST_PORT, next_free
+from qsm_ai.inference.ports import next_free
 from qsm_ai.inference.processes import Child
 from qsm_ai.inference.repository import model_file
 from qsm_ai.inference.server import Ports, TritonServer
@@ -409,21 +410,11 @@ def until_signal() -> Iterator[threading.Event]:
 
 @app.command()
 def serve(
-    port: Annotated[
-        int, typer.Option(help="Of the page.", envvar="QSM_UI_PORT", min=1, max=HIGHEST_PORT)
-    ] = 8501,
-    api_port: Annotated[
-        int, typer.Option(help="Of the backend.", envvar="QSM_API_PORT", min=1, max=HIGHEST_PORT)
-    ] = 8080,
-    triton_http_port: Annotated[
-        int, typer.Option(help="Triton, HTTP.", envvar="QSM_TRITON_HTTP_PORT", min=1, max=HIGHEST_PORT)
-    ] = 8000,
-    triton_grpc_port: Annotated[
-        int, typer.Option(help="Triton, gRPC.", envvar="QSM_TRITON_GRPC_PORT", min=1, max=HIGHEST_PORT)
-    ] = 8001,
-    triton_metrics_port: Annotated[
-        int, typer.Option(help="Triton, metrics.", envvar="QSM_TRITON_METRICS_PORT", min=1, max=HIGHEST_PORT)
-    ] = 8002,
+    port: Annotated[int, port_option("QSM_UI_PORT", "Of the page.")] = 8501,
+    api_port: Annotated[int, port_option("QSM_API_PORT", "Of the backend.")] = 8080,
+    triton_http_port: Annotated[int, port_option("QSM_TRITON_HTTP_PORT", "Triton, HTTP.")] = 8000,
+    triton_grpc_port: Annotated[int, port_option("QSM_TRITON_GRPC_PORT", "Triton, gRPC.")] = 8001,
+    triton_metrics_port: Annotated[int, port_option("QSM_TRITON_METRICS_PORT", "Triton, metrics.")] = 8002,
     data: Annotated[
         Path | None,
         typer.Option(

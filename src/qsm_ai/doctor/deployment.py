@@ -15,6 +15,8 @@ import httpx
 
 from qsm_ai.scan import Refusal
 
+NO_ADDRESS = "This is no address.", "Give it as https://host or http://host:port."
+
 
 class Away(Exception):  # noqa: N818 - a sentence for people
     """No answer: why, and the mend."""
@@ -61,9 +63,8 @@ class Deployment:
             self.encrypted = parts.scheme == "https"
             self.port = parts.port or (443 if self.encrypted else 80)
         except ValueError:
-            raise Refusal(
-                "This is no address.", mend="Give it as https://host or http://host:port."
-            ) from None
+            said, mend = NO_ADDRESS
+            raise Refusal(said, mend=mend) from None
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(base_url=given.rstrip("/"), timeout=timeout, headers=headers)
 
@@ -206,5 +207,5 @@ def _away(error: Exception) -> Away:
     if isinstance(error, httpx.TimeoutException | TimeoutError):
         return Away("No answer came in time.", "Check firewall and load balancer; is the service overloaded?")
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        return Away("This is no address.", "Give it as https://host or http://host:port.")
+        return Away(*NO_ADDRESS)
     return Away("Nothing answers at this address.", "Check the address, and whether the service runs.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,24 @@ from qsm_ai.inference.ports import HIGHEST_PORT
 app = typer.Typer()
 triton = typer.Typer(help="The inference server.", no_args_is_help=True)
 app.add_typer(triton, name="triton")
+
+
+def port_option(envvar: str, said: str | None = None) -> Any:
+    """An option that takes a TCP port and nothing else.
+
+    Parameters
+    ----------
+    envvar : str
+        Where it may stand, too.
+    said : str or None
+        In the help.
+
+    Returns
+    -------
+    Option
+        For ``Annotated``.
+    """
+    return typer.Option(help=said, envvar=envvar, min=1, max=HIGHEST_PORT)
 
 
 @triton.command()
@@ -31,11 +49,9 @@ def install() -> None:
 
 @triton.command()
 def run(
-    http_port: Annotated[int, typer.Option(envvar="QSM_TRITON_HTTP_PORT", min=1, max=HIGHEST_PORT)] = 8000,
-    grpc_port: Annotated[int, typer.Option(envvar="QSM_TRITON_GRPC_PORT", min=1, max=HIGHEST_PORT)] = 8001,
-    metrics_port: Annotated[
-        int, typer.Option(envvar="QSM_TRITON_METRICS_PORT", min=1, max=HIGHEST_PORT)
-    ] = 8002,
+    http_port: Annotated[int, port_option("QSM_TRITON_HTTP_PORT")] = 8000,
+    grpc_port: Annotated[int, port_option("QSM_TRITON_GRPC_PORT")] = 8001,
+    metrics_port: Annotated[int, port_option("QSM_TRITON_METRICS_PORT")] = 8002,
     precision: Annotated[
         str | None, typer.Option(help="auto, f32 or bf16.", envvar="QSM_PRECISION", show_default=False)
     ] = None,

@@ -128,14 +128,26 @@ def write_outputs(
         page = quality_page(report, shown, reconstruction.chi, reconstruction.artefacts["mask"])
         (staging / files["page"]).write_text(page, encoding="utf-8")
         _require_files(final / file for file in files.values())
-        older = older_results(final / files["report"], files.values())
-        written = {}
-        for name, file in files.items():
-            written[name] = final / file
-            os.replace(staging / file, written[name])  # noqa: PTH105 - one call for files on one disk
-        for path in older:
-            path.unlink(missing_ok=True)
+        written = {name: final / file for name, file in files.items()}
+        with in_place_of_older(written["report"], files.values()):
+            for path in written.values():
+                os.replace(staging / path.name, path)  # noqa: PTH105 - one call for files on one disk
     return written
+
+
+@contextmanager
+def in_place_of_older(report: Path, new: Iterable[str]) -> Iterator[None]:
+    """Remove :func:`older_results` once the new ones are written; none if that fails.
+
+    Parameters
+    ----------
+    report, new
+        See :func:`older_results`.
+    """
+    older = older_results(report, new)
+    yield
+    for path in older:
+        path.unlink(missing_ok=True)
 
 
 def older_results(report: Path, new: Iterable[str]) -> list[Path]:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -437,7 +437,7 @@ def _fetch(
     direct: bool = False,
     inputs: Sequence[Path | None] = (),
 ) -> list[Path]:
-    from qsm_ai.io.outputs import older_results, require_apart
+    from qsm_ai.io.outputs import in_place_of_older, require_apart
     from qsm_ai.remote.results import REPORT, files_of
     from qsm_ai.scan import Refusal
 
@@ -446,15 +446,14 @@ def _fetch(
         raise Refusal(f"The job made no {unknown[0]!r}.", mend=f"Choose of: {', '.join(files)}.")
     require_apart((folder / file for file in files.values()), inputs)
     folder.mkdir(parents=True, exist_ok=True)
-    older = [] if names else older_results(folder / files[REPORT], files.values())
-    fetched = [
-        client.fetch(job.id, name, folder / file, direct=direct)
-        for name, file in files.items()
-        if not names or name in names
-    ]
-    for path in older:
-        path.unlink(missing_ok=True)
-    return fetched
+    # What is fetched alone takes no other's place.
+    whole = nullcontext() if names else in_place_of_older(folder / files[REPORT], files.values())
+    with whole:
+        return [
+            client.fetch(job.id, name, folder / file, direct=direct)
+            for name, file in files.items()
+            if not names or name in names
+        ]
 
 
 def _console() -> Console:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from qsm_ai.client import AsyncClient, Job, ServiceError
 from qsm_ai.io.folders import open_given
-from qsm_ai.io.outputs import older_results
+from qsm_ai.io.outputs import in_place_of_older
 from qsm_ai.io.source import SourceFile
 from qsm_ai.remote.ledger import Entry
 from qsm_ai.remote.results import REPORT, files_of
@@ -95,11 +95,9 @@ class Service:
         tell("Fetching", 1.0)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         files = files_of(job)
-        older = older_results(folder / files[REPORT], files.values())
-        for name, file in files.items():
-            await self._client.fetch(job.id, name, folder / file, direct=self._upload_first)
-        for path in older:
-            path.unlink(missing_ok=True)
+        with in_place_of_older(folder / files[REPORT], files.values()):
+            for name, file in files.items():
+                await self._client.fetch(job.id, name, folder / file, direct=self._upload_first)
         if self._delete:
             await self._client.delete(job.id)
         return Made(tuple(files.values()), job.scores.get("physics_check"))

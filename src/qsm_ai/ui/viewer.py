@@ -74,7 +74,7 @@ def viewer(job: Job) -> None:
         return
     masked = any(a.name == "mask" for a in job.artefacts)
     if volume.installed() and _choose_way(job.id) == VOLUME:
-        _whole(job, volumes)
+        _whole(job, volumes, masked=masked)
         return
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         shown = _choose("Map", volumes, default="chi", key=f"map/{job.id}")
@@ -117,13 +117,13 @@ def _choose_way(job_id: str) -> str | None:
     )
 
 
-def _whole(job: Job, volumes: list[Artefact]) -> None:
+def _whole(job: Job, volumes: list[Artefact], *, masked: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         shown = _choose("Map", volumes, default="chi", key=f"map/{job.id}")
         crosshair = st.toggle("Crosshair", value=True, key=f"crosshair/{job.id}")
     window, palette = _look(job.id, shown)
     try:
-        volume.show_volume(job, shown, window, palette, crosshair=crosshair)
+        volume.show_volume(job.id, shown, window, palette, crosshair=crosshair, masked=masked)
     except Problem as problem:
         show_problem(problem)
 

@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.components.v1 import declare_component
 
 from qsm_ai.ui import session
-from qsm_ai.ui.backend import Artefact, Job
+from qsm_ai.ui.backend import Artefact
 from qsm_ai.ui.paint import Palette, colours
 
 ASSETS = Path(__file__).with_name("volume_view")
@@ -45,18 +45,26 @@ def colour_map(palette: Palette) -> dict[str, list[int]]:
 
 
 def show_volume(
-    job: Job, artefact: Artefact, window: tuple[float, float], palette: Palette, *, crosshair: bool
+    job_id: str,
+    artefact: Artefact,
+    window: tuple[float, float],
+    palette: Palette,
+    *,
+    crosshair: bool,
+    masked: bool,
 ) -> None:
     """Draw three planes that follow the mouse, and the brain as a whole.
 
     Parameters
     ----------
-    job : Job
+    job_id : str
     artefact : Artefact
         One of its volumes.
     window : display range in the artefact's unit
     palette : Palette
     crosshair : bool
+    masked : bool
+        Whether what lies outside the brain is left black.
 
     Raises
     ------
@@ -68,18 +76,17 @@ def show_volume(
             "This volume is too large for a browser. The slices show it, and the files open in any viewer."
         )
         return
-    masked = any(a.name == "mask" for a in job.artefacts) and artefact.name != "mask"
     _component()(
-        identity=f"{job.id}/{artefact.name}",
+        identity=f"{job_id}/{artefact.name}",
         name=artefact.file,
-        volume=_file(job.id, artefact.name),
-        mask=_file(job.id, "mask") if masked else None,
+        volume=_file(job_id, artefact.name),
+        mask=_file(job_id, "mask") if masked else None,
         low=window[0],
         high=window[1],
         unit=artefact.unit,
         colours=colour_map(palette),
         crosshair=crosshair,
-        key=f"volume/{job.id}",
+        key=f"volume/{job_id}",
     )
 
 
