@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from qsm_ai.physics.coherent_background import coherent_background
 from qsm_ai.physics.pdf import OuterSources
 
 Volume = NDArray[np.float32]
@@ -43,6 +44,9 @@ class BackgroundRemoval:
         method: Literal["pdf", "lbv"] = "pdf",
         sources: type[OuterSources] = OuterSources,
     ) -> None:
+        if method == "pdf":
+            coarse = coherent_background(total_field, mask, known, voxel_size, b0_direction)
+            total_field = total_field - coarse
         self._total_field, self._known, self._voxel_size = total_field, known, voxel_size
         self._sources: OuterSources | None = None
         if method == "pdf":
