@@ -79,7 +79,7 @@ def fit_field(
     -------
     FieldMap
         Zero outside the mask. With one echo there is no offset; with fewer than three, no residual either,
-        and the noise is read from second differences along the axes instead.
+        and the noise is read from second differences along the axes instead: of the offset, or of the echo.
 
     References
     ----------
@@ -112,8 +112,12 @@ def fit_field(
         around = local_mean(volume(chi2), mask, NEIGHBOURHOOD)[mask]
         variance = np.maximum(_median_variance(chi2, len(echo_times) - 2), around)
         variance = np.maximum(variance, chi2 / OUTLIER**2)
+    elif len(echo_times) == 2:
+        # Anatomy shows in each echo, but hardly in the phase before any.
+        telling = 1 / (1 / total + mean_time**2 / spread)
+        variance = np.full_like(total, _texture_variance(volume(offset), mask, telling))
     else:
-        variance = np.full_like(total, _texture_variance(unwrapped[-1], mask, weights[-1]))
+        variance = np.full_like(total, _texture_variance(unwrapped[0], mask, total))
     ppm = np.float32(1 / (2 * np.pi * GYROMAGNETIC_RATIO * field_strength))
     slope_variance = variance / spread
 
