@@ -115,7 +115,23 @@ def test_edges_of_the_magnitude_shape_the_classical_map_and_are_shown_themselves
     np.testing.assert_allclose(guided.first, reference(least, mask, "mean"), atol=1e-6)
     assert not without.channels[CHANNELS.index("edges")].any()
     shown = guided.channels[CHANNELS.index("edges")]
-    np.testing.assert_array_equal(shown, (1 - edges.smoothness) * mask)
+    assert shown.max() <= 1
+    assert not shown[~mask].any()
+
+
+def test_a_border_is_shown_on_both_of_its_sides_alike(
+    field: NDArray[np.float32], error: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> None:
+    step = np.zeros((1, *mask.shape), np.float32)
+    half = mask.shape[0] // 2
+    step[:, half:] = 1
+    shown = inputs_of(field, error, mask, magnitude_edges(step, mask, VOXEL)).channels[
+        CHANNELS.index("edges")
+    ]
+    y, z = (n // 2 for n in mask.shape[1:])
+    across = shown[:, y, z]
+    assert across[half - 1] == across[half] > 0.4
+    assert not np.delete(across, [half - 1, half]).any()
 
 
 def test_the_noise_is_the_median_of_the_error_or_read_from_the_field(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 PATCH = 96
 """Edge of a patch, voxels."""
 
-OVERLAP = 24
+OVERLAP = 19
 """Least overlap of neighbouring patches, voxels."""
 
 Corner = tuple[int, int, int]
