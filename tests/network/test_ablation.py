@@ -140,12 +140,30 @@ def test_the_squared_error_is_blind_to_what_has_no_weight() -> None:
     assert squared(correction, target, weight) == 4.5
 
 
-def test_without_slopes_the_loss_sees_values_alone() -> None:
+def test_without_slopes_and_means_the_loss_sees_values_alone() -> None:
     torch.manual_seed(0)
     error, weight = torch.randn(1, 1, 8, 8, 8), torch.ones(1, 1, 8, 8, 8)
     values = torch.sqrt(1 + error**2).mean() - 1
-    torch.testing.assert_close(loss(error, torch.zeros_like(error), weight, slope_share=0.0), values)
-    assert loss(error, torch.zeros_like(error), weight) > values
+    alone = loss(error, torch.zeros_like(error), weight, slope_share=0.0, smooth_share=0.0)
+    torch.testing.assert_close(alone, values)
+    for share in ("slope_share", "smooth_share"):
+        assert loss(error, torch.zeros_like(error), weight, **{share: 0.0}) > values
+
+
+def test_the_loss_minds_smooth_errors_more_than_rough_ones_of_their_size() -> None:
+    torch.manual_seed(0)
+    weight = torch.ones(1, 1, 16, 16, 16)
+    rough = torch.sign(torch.randn(1, 1, 16, 16, 16))
+    nothing = torch.zeros_like(rough)
+    smooth_cost, rough_cost = (
+        loss(error, nothing, weight) - loss(error, nothing, weight, smooth_share=0.0)
+        for error in (torch.ones_like(rough), rough)
+    )
+    torch.testing.assert_close(smooth_cost, torch.tensor(17.0).sqrt() - 1)
+    assert rough_cost < 0.05 * smooth_cost
+    weight[..., 8:] = 0
+    half = torch.cat([torch.zeros(1, 1, 16, 16, 8), torch.ones(1, 1, 16, 16, 8)], dim=-1)
+    assert loss(half, nothing, weight) == 0
 
 
 @pytest.mark.slow  # tests/network/test_commands.py trains two of them

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qsm_ai.network import examples
 from qsm_ai.network.anatomy import Head
-from qsm_ai.network.door import Example, Solvers
+from qsm_ai.network.door import Example, Solvers, at_the_door
 from qsm_ai.network.examples import (
     load_labels,
     prepare_examples,
@@ -25,6 +25,7 @@ from qsm_ai.network.examples import (
     write_pool,
 )
 from qsm_ai.network.simulation import Echoes
+from qsm_ai.physics.dipole import forward_field
 from qsm_ai.physics.fourier import bounding_box
 from qsm_ai.reconstruction.inputs import CHANNELS
 from qsm_ai.reconstruction.pipeline import MARGIN, PASSES
@@ -106,9 +107,21 @@ def test_a_given_local_field_errs_by_noise_alone(scan: tuple[Head, Echoes]) -> N
     head, echoes = scan
     seed = next(s for s in range(30) if len(prepare_examples(np.random.default_rng(s), head, echoes)) == 2)
     given, removed = prepare_examples(np.random.default_rng(seed), head, echoes)
-    counted = given.weight == 1
-    left = [np.sqrt(np.mean((e.target * e.scale)[counted] ** 2)) for e in (given, removed)]
-    assert left[0] < left[1]
+    door = at_the_door(np.random.default_rng(seed), head, echoes)
+    truth = forward_field(door.truth, *door.geometry, margin=24)
+    field = CHANNELS.index("local_field")
+    wrong = [(e.inputs[field] * e.scale - truth)[door.known] for e in (given, removed)]
+    np.testing.assert_allclose(wrong[0], door.noise[door.known], atol=1e-5)
+
+
+def test_the_noise_of_a_given_field_is_read_from_it_as_the_pipeline_does(scan: tuple[Head, Echoes]) -> None:
+    door = at_the_door(np.random.default_rng(1), *scan)
+    shown = CHANNELS.index("field_error")
+    given, fitted = (
+        door.example(door.given_field(), given=given)[0].inputs[shown] for given in (True, False)
+    )
+    assert np.ptp(given[door.known]) == 0 < given[door.known].min()
+    assert np.ptp(fitted[door.known]) > 0
 
 
 def test_a_given_local_field_beside_a_magnitude_has_no_source_outside(scan: tuple[Head, Echoes]) -> None:

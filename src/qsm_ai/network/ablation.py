@@ -202,6 +202,7 @@ VARIANTS = (
     Variant("crops of 24, as many voxels", crop=24),
     Variant("squared error", objective=squared),
     Variant("without the gradient in the loss", objective=partial(loss, slope_share=0.0)),
+    Variant("without the means in the loss", objective=partial(loss, smooth_share=0.0)),
     Variant("consistency in the loss", consistency={}),
     Variant("the same, a tenth of μ", consistency={"factor": 0.1}),
     Variant("the same, ten times μ", consistency={"factor": 10.0}),

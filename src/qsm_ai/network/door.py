@@ -130,7 +130,7 @@ class Door:
         )
 
     def example(
-        self, local_field: Volume, edges: Edges | None = None, *, within: bool = False
+        self, local_field: Volume, edges: Edges | None = None, *, given: bool = False
     ) -> tuple[Example, Volume]:
         """An example of a local field, and its classical map.
 
@@ -138,8 +138,9 @@ class Door:
         ----------
         local_field : (X, Y, Z) float32, ppm
         edges : Edges or None
-        within : bool
-            Whether the classical map has no source outside the mask.
+        given : bool
+            Whether the field came as it is: then it has no standard error, and beside edges the classical map
+            no source outside the mask.
 
         Returns
         -------
@@ -147,15 +148,17 @@ class Door:
         first : (X, Y, Z) float32, ppm
         """
         invert = self.solvers.total_variation
-        if within:
+        if given and edges is not None:
+            # As the pipeline does where it sees edges; the truth ends at the mask, however poor that is.
             invert = partial(invert, outside_weight=np.inf)
         inverter = Inverter(local_field, *self.geometry)
-        made = network_inputs(inverter, self.field_error, self.mask, self.known, edges, invert)
+        error = None if given else self.field_error
+        made = network_inputs(inverter, error, self.mask, self.known, edges, invert)
         trust = np.where(self.known, np.float32(1), np.float32(TRUST_IN_LOST_FIELD))
         weight = self.sought * trust
         # A constant is what no field tells, and no patch could know.
-        error = self.truth - made.first
-        target = (error - np.average(error, weights=weight)) / np.float32(made.scale) * self.mask
+        missing = self.truth - made.first
+        target = (missing - np.average(missing, weights=weight)) / np.float32(made.scale) * self.mask
         example = Example(made.channels, target.astype(np.float32), weight.astype(np.float32), made.scale)
         return example, made.first
 

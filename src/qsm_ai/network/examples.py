@@ -208,8 +208,7 @@ def prepare_examples(
     examples = []
     if rng.random() < GIVEN and len(echoes.echo_times) > 1:  # a single echo's offset is more than noise
         beside = door.found_edges if rng.random() >= GIVEN_WITHOUT_EDGES else None
-        # As the pipeline does where it sees edges; the truth ends at the mask, however poor that is.
-        examples.append(door.example(door.given_field(), beside, within=beside is not None)[0])
+        examples.append(door.example(door.given_field(), beside, given=True)[0])
 
     edges = door.found_edges if rng.random() >= WITHOUT_EDGES else None
     removal = door.removal("pdf" if rng.random() < 0.95 else "lbv")

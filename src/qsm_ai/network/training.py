@@ -26,6 +26,10 @@ SMALLEST_CROP = 24
 memory before (PyTorch 2.13, channels last): steps are not reproducible there, and some are not finite."""
 
 
+SMOOTH_EDGE, SMOOTH_GAIN = 8, 4.0
+"""Voxels along the edge of the cubes over which the loss takes means, and what those are multiplied by."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """How to train.
@@ -41,7 +45,7 @@ class Plan:
     crop : int
         Edge of a crop, voxels, a multiple of eight and at least ``SMALLEST_CROP``.
     large_crop : int
-        Edge of the crop that one step in ``large_every`` uses instead, alone in its batch.
+        Edge of the crops that one step in ``large_every`` uses instead, as many as have no more voxels.
     large_every : int
     rate : float
         Learning rate of the plateau.
@@ -170,18 +174,28 @@ class Pool:
         """
         rng = np.random.default_rng([plan.seed, step])
         large = plan.large_every > 0 and step % plan.large_every == plan.large_every - 1
-        edge, count = (plan.large_crop, 1) if large else (plan.crop, plan.batch)
+        edge = plan.large_crop if large else plan.crop
+        count = max(1, int(plan.batch * (plan.crop / edge) ** 3))
         return torch.stack([self.crop(rng, edge) for _ in range(count)])
 
 
-def loss(correction: Tensor, target: Tensor, weight: Tensor, slope_share: float = 0.5) -> Tensor:
-    r"""Charbonnier loss of the map and of its gradients.
+def loss(
+    correction: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    slope_share: float = 0.5,
+    smooth_share: float = 1.0,
+) -> Tensor:
+    r"""Charbonnier loss of the map, of its gradients, and of what is smooth in it.
 
     .. math:: \langle w(\sqrt{1 + e^2} - 1) \rangle
-              + \tfrac12 \cdot \tfrac13 \sum_a \langle w (\sqrt{0.01 + (\Delta_a e)^2} - 0.1) \rangle, \qquad
+              + \tfrac12 \cdot \tfrac13 \sum_a \langle w (\sqrt{0.01 + (\Delta_a e)^2} - 0.1) \rangle
+              + \langle \bar w (\sqrt{1 + (4 \bar e)^2} - 1) \rangle, \qquad
               e = \text{correction} - \text{target}
 
-    with differences Δ of neighbours along each axis.
+    with differences Δ of neighbours along each axis, and means :math:`\bar e` over cubes of eight voxels.
+    Short waves are settled by the field that the map is held to afterwards; in the long ones of a map from
+    phase nothing but the network knows what is background.
 
     Parameters
     ----------
@@ -189,6 +203,8 @@ def loss(correction: Tensor, target: Tensor, weight: Tensor, slope_share: float 
         In units of the volume's robust scale.
     slope_share : float
         Of the gradients, mean over the axes.
+    smooth_share : float
+        Of the means.
 
     Returns
     -------
@@ -208,7 +224,15 @@ def loss(correction: Tensor, target: Tensor, weight: Tensor, slope_share: float 
                              weight.narrow(axis, 0, weight.shape[axis] - 1))  # fmt: skip
         step = error.diff(dim=axis)
         slope = slope + (both * (torch.sqrt(0.01 + step**2) - 0.1)).sum() / total
-    return value + slope_share * slope / 3
+    return value + slope_share * slope / 3 + smooth_share * _smooth_loss(error, weight)
+
+
+def _smooth_loss(error: Tensor, weight: Tensor) -> Tensor:
+    """The third term of :func:`loss`, of cubes that overlap by half."""
+    edge = min(SMOOTH_EDGE, *error.shape[2:])
+    share = functional.avg_pool3d(weight, edge, stride=max(edge // 2, 1))
+    mean = functional.avg_pool3d(error * weight, edge, stride=max(edge // 2, 1)) / share.clamp(min=1e-3)
+    return (share * (torch.sqrt(1 + (SMOOTH_GAIN * mean) ** 2) - 1)).sum() / share.sum().clamp(min=1e-3)
 
 
 class Trainer:
