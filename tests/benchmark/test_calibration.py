@@ -136,7 +136,7 @@ class Still:
 
 
 def test_heads_are_sampled_once_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "random_voxel", lambda _: (5.0, 5.0, 5.0))
+    monkeypatch.setattr(calibration, "voxel_to_learn_from", lambda _: (5.0, 5.0, 5.0))
     told: list[int] = []
     first = collect(tmp_path, [FIRST_CALIBRATION_SEED], Still(), None, tell=told.append)
     monkeypatch.setattr(calibration, "sample_head", None)

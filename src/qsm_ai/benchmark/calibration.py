@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from qsm_ai.benchmark.faults import FAULTS
 from qsm_ai.benchmark.simulated_scan import simulated_scan
 from qsm_ai.network.anatomy import Head
-from qsm_ai.network.examples import GIVEN_WITHOUT_EDGES, random_scan, random_voxel
+from qsm_ai.network.examples import BARE, GIVEN_WITHOUT_EDGES, random_scan, voxel_to_learn_from
 from qsm_ai.physics.dipole import forward_field
 from qsm_ai.physics.fourier import bounding_box
 from qsm_ai.reconstruction.evidence import Evidence
@@ -125,8 +125,8 @@ def sample_head(
 ) -> dict[str, Sample]:
     """Invent and reconstruct one head, twice, and with faults; see :func:`collect`."""
     rng = np.random.default_rng(seed)
-    x, y, z = (size * coarser for size in random_voxel(rng))
-    head, echoes = random_scan(rng, (x, y, z), labels)
+    x, y, z = (size * coarser for size in voxel_to_learn_from(rng))
+    head, echoes = random_scan(rng, (x, y, z), labels, bare=BARE)
     mask = head.brain
     draw = rng.random()
     if draw < 0.2:
@@ -265,7 +265,7 @@ def ranges_of(samples: Sequence[Sample]) -> dict[str, tuple[float, float]]:
         values = [s.statistics[name] for s in samples if name in s.statistics]
         found[name] = (float(np.median(values)) if name in TRAILING else min(values), max(values))
     rng = np.random.default_rng(FIRST_CALIBRATION_SEED)
-    sizes = np.log([random_voxel(rng) for _ in range(DRAWS)])
+    sizes = np.log([voxel_to_learn_from(rng) for _ in range(DRAWS)])
     for name, drawn in (("finest_voxel", sizes.min(axis=1)), ("coarsest_voxel", sizes.max(axis=1))):
         low, high = found.get(name, (np.inf, -np.inf))
         found[name] = (min(low, float(drawn.min())), max(high, float(drawn.max())))
