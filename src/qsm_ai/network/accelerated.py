@@ -17,7 +17,7 @@ from qsm_ai.physics.dipole import dipole_kernel
 from qsm_ai.physics.edges import Edges
 from qsm_ai.physics.fourier import bounding_box, fast_shape, irfftn, pad_to, rfftn
 from qsm_ai.physics.pdf import OuterSources
-from qsm_ai.physics.total_variation import _MARGIN_MM, _STIFFNESS, _STIFFNESS_OUTSIDE, _gradient_power
+from qsm_ai.physics.total_variation import MARGIN_MM, STIFFNESS, STIFFNESS_OUTSIDE, gradient_power
 
 Volume = NDArray[np.float32]
 
@@ -116,7 +116,7 @@ def total_variation(
     """
     box = bounding_box(mask)
     inner = mask[box]
-    shape = fast_shape(inner.shape, tuple(max(2, round(_MARGIN_MM / h)) for h in voxel_size))
+    shape = fast_shape(inner.shape, tuple(max(2, round(MARGIN_MM / h)) for h in voxel_size))
     place = tuple(slice(n) for n in inner.shape)
 
     def there(volume: NDArray[np.float32]) -> Tensor:
@@ -132,11 +132,11 @@ def total_variation(
     known = laid_out(weight)
     weighted_field = laid_out(np.where(inner, local_field[box], np.float32(0)) * weight)
     kernel = there(dipole_kernel(shape, voxel_size, b0_direction))
-    stiffness, threshold = _STIFFNESS * regularisation, 1 / _STIFFNESS
-    denominator = stiffness * there(_gradient_power(shape, voxel_size)) + kernel**2
+    stiffness, threshold = STIFFNESS * regularisation, 1 / STIFFNESS
+    denominator = stiffness * there(gradient_power(shape, voxel_size)) + kernel**2
     if outside_weight > 0:
-        denominator += _STIFFNESS_OUTSIDE
-        kept_back = (1 - laid_out(inner.astype(np.float32))) / (1 + _STIFFNESS_OUTSIDE / outside_weight)
+        denominator += STIFFNESS_OUTSIDE
+        kept_back = (1 - laid_out(inner.astype(np.float32))) / (1 + STIFFNESS_OUTSIDE / outside_weight)
         outside = torch.zeros(shape, device=device)
     else:
         denominator[0, 0, 0] = torch.inf  # nothing tells the mean
@@ -166,7 +166,7 @@ def total_variation(
         if outside_weight > 0:
             both = chi + outside
             outside = both * kept_back
-            pull += _STIFFNESS_OUTSIDE / stiffness * (both - 2 * outside)
+            pull += STIFFNESS_OUTSIDE / stiffness * (both - 2 * outside)
         filled = irfftn(spectrum * kernel, shape) * (1 - known) + weighted_field
         spectrum = rfftn(filled) * data_filter + rfftn(pull) * gradient_filter
     found = np.zeros(local_field.shape, dtype=np.float32)

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from qsm_ai.physics.edges import Edges
 
+PLANES = 4
+"""That are worked on at a time: few enough to stay in a processor's cache."""
+
 
 class ShrunkGradient:
     """The split gradient z and its multiplier u, on a periodic grid.
@@ -32,8 +35,6 @@ class ShrunkGradient:
         self.threshold = threshold
         self.edges = edges
         self.multiplier = np.zeros((3, *shape), dtype=np.float32)
-        self.along = np.empty(shape, dtype=np.float32)
-        self.length = np.empty(shape, dtype=np.float32)
 
     def step(self, chi: NDArray[np.float32]) -> NDArray[np.float32]:
         """Update z and u.
@@ -47,45 +48,63 @@ class ShrunkGradient:
         float32 grid, ppm/mm²
             The adjoint gradient of z − u.
         """
+        count = len(chi)
+        pull = np.zeros_like(chi)
+        for start in range(0, count, PLANES):
+            block = slice(start, min(start + PLANES, count))
+            after = block.stop % count
+            split = self._split(chi, block, chi[after])
+            for axis, h in enumerate(self.voxel_size):
+                split[axis] *= np.float32(1 / h)
+            part = pull[block]
+            part -= split[0]
+            part[1:] += split[0, :-1]
+            pull[after] += split[0, -1]
+            for axis in (1, 2):
+                _add_adjoint_difference(split[axis], axis, part)
+        return pull
+
+    def _split(
+        self, chi: NDArray[np.float32], block: slice, after: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """z − u of some planes, whose u is updated; ``after`` is the plane behind them."""
+        here = chi[block]
+        moved = np.empty((3, *here.shape), dtype=np.float32)
+        np.subtract(here[1:], here[:-1], out=moved[0, :-1])
+        np.subtract(after, here[-1], out=moved[0, -1])
+        for axis in (1, 2):
+            _difference(here, axis, moved[axis])
         for axis, h in enumerate(self.voxel_size):
-            moved = self.multiplier[axis]  # becomes ∇χ + u
-            _difference(chi, axis, self.along)
-            self.along /= np.float32(h)
-            moved += self.along
+            moved[axis] /= np.float32(h)
+        moved += self.multiplier[:, block]
         # u is what the threshold cuts off: ∇χ + u brought to a length of at most the threshold. With edges,
         # what runs across them is taken out first and cut by itself.
-        across = None if self.edges is None else self._taken_out(self.edges)
-        length = self.length
-        length.fill(0)
-        for moved in self.multiplier:
-            np.square(moved, out=self.along)
-            length += self.along
+        across = None if self.edges is None else self._taken_out(self.edges, moved, block)
+        length = np.square(moved[0])
+        length += np.square(moved[1])
+        length += np.square(moved[2])
         np.sqrt(length, out=length)
         np.maximum(length, self.threshold, out=length)
         np.divide(self.threshold, length, out=length)
-        pull = np.zeros_like(chi)
-        for axis, h in enumerate(self.voxel_size):
-            moved = self.multiplier[axis]
-            cut = np.multiply(moved, length, out=self.along)
-            moved -= cut
-            moved -= cut  # z − u
+        for axis in range(3):
+            cut = moved[axis] * length
+            moved[axis] -= cut
+            moved[axis] -= cut  # z − u
             if across is not None:
                 rest, cut_across, normal = across
-                moved += rest * normal[axis]
+                moved[axis] += rest * normal[axis]
                 cut += cut_across * normal[axis]
-            _add_adjoint_difference(moved, axis, np.float32(1 / h), pull)
-            self.multiplier[axis] = cut
-        return pull
+            self.multiplier[axis, block] = cut
+        return moved
 
     def _taken_out(
-        self, edges: Edges
+        self, edges: Edges, moved: NDArray[np.float32], block: slice
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Take what runs across edges out of ∇χ + u; its z − u and its u along the normal, and the normal."""
-        normal = edges.normal
-        across = np.einsum("a...,a...->...", normal, self.multiplier)
-        for axis in range(3):
-            self.multiplier[axis] -= np.multiply(across, normal[axis], out=self.along)
-        most = np.multiply(edges.smoothness, self.threshold, out=self.along)
+        normal = edges.normal[:, block]
+        across = np.einsum("a...,a...->...", normal, moved)
+        moved -= across * normal
+        most = edges.smoothness[block] * self.threshold
         cut = np.clip(across, -most, most)
         across -= cut
         across -= cut
@@ -99,11 +118,8 @@ def _difference(volume: NDArray[np.float32], axis: int, out: NDArray[np.float32]
     np.subtract(source[0], source[-1], out=target[-1])
 
 
-def _add_adjoint_difference(
-    volume: NDArray[np.float32], axis: int, factor: np.float32, out: NDArray[np.float32]
-) -> None:
-    """Add the adjoint of :func:`_difference` times ``factor`` to ``out``; ``volume`` is used up."""
-    volume *= factor
+def _add_adjoint_difference(volume: NDArray[np.float32], axis: int, out: NDArray[np.float32]) -> None:
+    """Add the adjoint of :func:`_difference` to ``out``."""
     source, target = np.moveaxis(volume, axis, 0), np.moveaxis(out, axis, 0)
     target -= source
     target[1:] += source[:-1]

@@ -10,10 +10,13 @@ from qsm_ai.physics.edges import Edges, slopes
 from qsm_ai.physics.fourier import bounding_box, fast_shape, frequencies, irfftn, rfftn
 from qsm_ai.physics.splits import DearOutside, ShrunkGradient
 
-_MARGIN_MM = 12.0
-_STIFFNESS = 100.0
+MARGIN_MM = 12.0
+"""Room for the map around the mask."""
+
+STIFFNESS = 100.0
 """μ / λ: how fast the split gradients meet, after Bilgic et al."""
-_STIFFNESS_OUTSIDE = 0.015
+
+STIFFNESS_OUTSIDE = 0.015
 """ρ: how fast the map and its copy meet, which is less, or nothing, outside the mask."""
 
 
@@ -104,7 +107,7 @@ def total_variation(
     _check_weights(regularisation, None if prior is None else prior_weight, outside_weight)
     box = bounding_box(mask)
     inner = mask[box]
-    shape = fast_shape(inner.shape, tuple(max(2, round(_MARGIN_MM / h)) for h in voxel_size))
+    shape = fast_shape(inner.shape, tuple(max(2, round(MARGIN_MM / h)) for h in voxel_size))
     place = tuple(slice(n) for n in inner.shape)
 
     weight = inner.astype(np.float32)
@@ -115,16 +118,16 @@ def total_variation(
     unknown[place] -= weight
 
     kernel = dipole_kernel(shape, voxel_size, b0_direction)
-    stiffness = np.float32(_STIFFNESS * regularisation)
+    stiffness = np.float32(STIFFNESS * regularisation)
     outside = (
-        DearOutside(inner, shape, outside_weight, _STIFFNESS_OUTSIDE, stiffness)
+        DearOutside(inner, shape, outside_weight, STIFFNESS_OUTSIDE, stiffness)
         if outside_weight > 0
         else None
     )
-    denominator = stiffness * _gradient_power(shape, voxel_size)
+    denominator = stiffness * gradient_power(shape, voxel_size)
     denominator += kernel**2
     denominator += np.float32(prior_weight if prior is not None else 0)
-    denominator += np.float32(_STIFFNESS_OUTSIDE if outside is not None else 0)
+    denominator += np.float32(STIFFNESS_OUTSIDE if outside is not None else 0)
     if denominator[0, 0, 0] == 0:  # nothing tells the mean
         denominator[0, 0, 0] = np.inf
     data_filter = kernel / denominator
@@ -140,7 +143,7 @@ def total_variation(
         spectrum = rfftn(filled)
         pulled = spectrum * (np.float32(prior_weight) / denominator)
     gradient = ShrunkGradient(
-        shape, voxel_size, np.float32(1 / _STIFFNESS), None if edges is None else _laid_out(edges, box, shape)
+        shape, voxel_size, np.float32(1 / STIFFNESS), None if edges is None else _laid_out(edges, box, shape)
     )
     for _ in range(iterations):
         current = irfftn(spectrum, shape)
@@ -214,8 +217,20 @@ def variation(
     return float(np.linalg.norm(gradient, axis=0).sum() + (edges.smoothness * np.abs(across)).sum())
 
 
-def _gradient_power(shape: tuple[int, ...], voxel_size: tuple[float, float, float]) -> NDArray[np.float32]:
-    """Sum over the axes of the squared frequency response of the forward difference, 1/mm²."""
+def gradient_power(shape: tuple[int, ...], voxel_size: tuple[float, float, float]) -> NDArray[np.float32]:
+    r"""Power of the gradient by forward differences, at every frequency.
+
+    .. math:: |G(k)|^2 = \sum_a \left( \frac{2}{h_a} \sin \pi k_a h_a \right)^2
+
+    Parameters
+    ----------
+    shape : voxels along each axis
+    voxel_size : mm
+
+    Returns
+    -------
+    (X, Y, Z/2 + 1) float32, 1/mm²
+    """
     power = np.zeros((1, 1, 1), dtype=np.float32)
     for k, h in zip(frequencies(shape, voxel_size), voxel_size, strict=True):
         power = power + (np.sin(np.pi * k * h) * (2 / h)).astype(np.float32) ** 2
