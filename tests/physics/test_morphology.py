@@ -5,8 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
-from qsm_ai.physics.morphology import dilate, erode, fill_holes, largest_component, periodic_ball
+from qsm_ai.physics.morphology import (
+    depth_below_surface,
+    dilate,
+    erode,
+    fill_holes,
+    largest_component,
+    periodic_ball,
+)
 
 Voxel = tuple[float, float, float]
 VOXELS = [(1.0, 1.0, 1.0), (0.5, 1.0, 2.0)]
@@ -75,3 +83,15 @@ def test_holes_are_filled_bays_and_large_holes_are_not() -> None:
     assert not filled[7:10, 7:10, 7:10].any()
     assert not filled[0:3, 11, 11].any()
     assert fill_holes(mask)[7:10, 7:10, 7:10].all()
+
+
+def test_depth_is_counted_from_the_surface_and_from_the_faces_of_the_volume() -> None:
+    full = depth_below_surface(np.ones((9, 9, 9), bool), (1.0, 2.0, 1.0))
+    assert full[0, 4, 4] == full[-1, 4, 4] == 1.0
+    assert full[4, 0, 4] == 2.0
+    assert full[4, 4, 4] == 5.0
+    inner = np.zeros((12, 12, 12), bool)
+    inner[2:9, 3:10, 2:9] = True
+    np.testing.assert_array_equal(
+        depth_below_surface(inner, (1.0, 1.5, 2.0)), distance_transform_edt(inner, sampling=(1.0, 1.5, 2.0))
+    )

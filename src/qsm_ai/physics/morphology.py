@@ -97,3 +97,21 @@ def fill_holes(mask: NDArray[np.bool_], largest: float = np.inf) -> NDArray[np.b
     stays_open[0] = False
     filled: NDArray[np.bool_] = ~stays_open[labels]
     return filled
+
+
+def depth_below_surface(mask: NDArray[np.bool_], voxel_size: Voxel) -> NDArray[np.float64]:
+    """Distance of each voxel of a mask to the nearest one outside.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) bool
+        Ends at the faces of the volume.
+    voxel_size : mm
+
+    Returns
+    -------
+    (X, Y, Z) float64, mm
+        Zero outside the mask.
+    """
+    depth: NDArray[np.float64] = scipy.ndimage.distance_transform_edt(np.pad(mask, 1), sampling=voxel_size)
+    return depth[1:-1, 1:-1, 1:-1]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from qsm_ai.physics.fourier import frequencies
 from qsm_ai.physics.inversion import Inverter
+from qsm_ai.physics.morphology import depth_below_surface
 
 CONE = 0.03
 """|D| below which k-space holds no more signal than the mask's edge lets leak in."""
@@ -54,7 +54,7 @@ def cone_noise(inverter: Inverter, mask: NDArray[np.bool_], scale: float) -> flo
     silent = (np.abs(inverter.kernel) < CONE) & (cycles > HIGH**2)
     if not silent.any() or not mask.any():
         return 0.0
-    depth = distance_transform_edt(mask, sampling=inverter.voxel_size)
+    depth = depth_below_surface(mask, inverter.voxel_size)
     faded = np.square(np.sin(np.pi / 2 * np.minimum(depth / FADE_MM, 1))).astype(np.float32)
     power = np.abs(inverter.transform(inverter.local_field * faded)[silent]) ** 2
     found = float(np.median(power)) / np.log(2) / float(np.square(faded).sum())

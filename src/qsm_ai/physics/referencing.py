@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, label
+from scipy.ndimage import label
 
 from qsm_ai.physics.local_mean import local_mean
+from qsm_ai.physics.morphology import depth_below_surface
 
 Reference = Literal["mean", "csf", "none"]
 
@@ -106,7 +107,7 @@ def csf_region(
         shape[axis] = -1
         away = (np.arange(mask.shape[axis], dtype=np.float32) - np.float32(middle)) * np.float32(size)
         squared += (away**2).reshape(shape)
-    deep = distance_transform_edt(mask, sampling=voxel_size) > DEEP_MM
+    deep = depth_below_surface(mask, voxel_size) > DEEP_MM
     fluid = measured & deep & (squared < CENTRE_MM**2) & (around < limit)
     parts, count = label(fluid)
     if not count:

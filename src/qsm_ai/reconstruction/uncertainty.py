@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
+from qsm_ai.physics.morphology import depth_below_surface
 from qsm_ai.reconstruction.evidence import Evidence
 
 FEATURES = ("residual", "correction", "edges", "noise", "depth", "unknown")
@@ -88,7 +89,7 @@ def features_of(evidence: Evidence) -> NDArray[np.float32]:
     slopes = np.zeros(mask.shape, np.float32)
     for axis in range(3):
         slopes += np.gradient(evidence.chi, axis=axis).astype(np.float32) ** 2
-    depth = distance_transform_edt(mask, sampling=evidence.voxel_size)[mask].astype(np.float32)
+    depth = depth_below_surface(mask, evidence.voxel_size)[mask].astype(np.float32)
     noise = np.full(depth.shape, evidence.noise / evidence.scale, np.float32)
     positive = (around(evidence.residual**2), around(evidence.correction**2), around(slopes), noise)
     return np.stack(
