@@ -129,6 +129,24 @@ def test_consistency_moves_any_prior_towards_the_truth() -> None:
         assert np.linalg.norm((merged - chi)[mask]) < np.linalg.norm((prior - chi)[mask])
 
 
+def test_each_step_of_consistency_comes_nearer_to_prior_and_field_at_once() -> None:
+    chi, mask = balls()
+    rng = np.random.default_rng(3)
+    inverter = Inverter(forward_field(chi, VOXEL, B0) * mask, VOXEL, B0)
+    prior = (0.5 * chi + rng.normal(0, 0.02, SHAPE) * mask).astype(np.float32)
+    trust = (mask * rng.uniform(0.2, 1, SHAPE)).astype(np.float32)
+    weight = 0.02
+
+    def cost(found: NDArray[np.float32]) -> float:
+        misfit = trust * (inverter.forward(found) - inverter.local_field) ** 2
+        return float((misfit + weight * (found - prior) ** 2).sum())
+
+    costs = [cost(inverter.consistency(prior, weight, trust, steps)) for steps in range(5)]
+    assert costs[0] == pytest.approx(cost(prior))
+    assert costs[4] < costs[3] < costs[2] < costs[1] < costs[0]
+    assert costs[1] - costs[3] > 2 * (costs[3] - costs[4])
+
+
 def test_without_a_mask_consistency_is_the_weighted_mean_in_k_space() -> None:
     rng = np.random.default_rng(2)
     field, prior = rng.standard_normal((2, *SHAPE)).astype(np.float32)

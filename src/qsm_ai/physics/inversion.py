@@ -9,6 +9,9 @@ from qsm_ai.physics.fourier import Array, fast_shape, irfftn, like, pad_to, rfft
 
 Voxel = tuple[float, float, float]
 
+CONSISTENCY_STEPS = 3
+"""Towards the map that is nearest to a prior and to a field that is not known everywhere."""
+
 
 class Inverter:
     """Dipole inversions of one grid, sharing its padded kernel and the field's spectrum.
@@ -57,16 +60,20 @@ class Inverter:
         inverse = safe * (1 / (kernel + ~safe)) + ~safe * (sign / threshold)
         return self.volume(self.spectrum * inverse)
 
-    def consistency(self, prior: Array, weight: float, mask: Array | None = None) -> Array:
+    def consistency(
+        self, prior: Array, weight: float, mask: Array | None = None, steps: int = CONSISTENCY_STEPS
+    ) -> Array:
         """See :func:`data_consistency`; without a mask the field outside counts as measured, and zero."""
         kernel = self.kernel
-        spectrum = self.transform(prior)
+        gain = kernel / (kernel**2 + weight)
+        start = spectrum = self.transform(prior)
         if mask is None:
-            remainder = self.spectrum - kernel * spectrum
-        else:
-            field = self.volume(self.spectrum)
+            return self.volume(start + (self.spectrum - kernel * start) * gain)
+        field = self.volume(self.spectrum)
+        for _ in range(steps):
             remainder = self.transform((field - self.volume(kernel * spectrum)) * mask)
-        return self.volume(spectrum + remainder * (kernel / (kernel**2 + weight)))
+            spectrum = start + (kernel * (spectrum - start) + remainder) * gain
+        return self.volume(spectrum)
 
 
 def tkd(
@@ -130,14 +137,20 @@ def data_consistency(
 ) -> Array:
     r"""The map nearest to a prior and to the measured field at once.
 
-    .. math:: \chi = \chi_0 + F^{-1} \left[ \frac{D}{D^2 + \mu} F \left( M (f - d * \chi_0) \right) \right]
+    .. math:: \min_\chi \tfrac12 \| W (d * \chi - f) \|_2^2 + \tfrac{\mu}{2} \| \chi - \chi_0 \|_2^2
 
-    Outside the mask the field is unknown, not zero: there the prior's own field stands in for it.
+    Outside the mask the field is unknown, not zero. Each of three steps fills it in from the map so far,
+    :math:`\tilde f = W^2 f + (1 - W^2) (d * \chi)`, beginning with the prior, and divides in k-space:
+
+    .. math:: \chi \leftarrow \chi_0 + F^{-1} \left[ \frac{D}{D^2 + \mu} F (\tilde f - d * \chi_0) \right]
+
+    which never raises the sum above, and reaches its least value in the first step where W is one.
 
     Parameters
     ----------
     local_field, prior : (X, Y, Z) float32, ppm
-    mask : (X, Y, Z) bool
+    mask : (X, Y, Z) bool or float32
+        W²; a float between 0 and 1 where the field is doubted.
     voxel_size : mm
     b0_direction : unit vector in voxel axes
     weight : float

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from qsm_ai.physics.edges import Edges
 from qsm_ai.physics.inversion import Inverter
+from qsm_ai.physics.morphology import depth_below_surface
 from qsm_ai.physics.total_variation import total_variation
 from qsm_ai.reconstruction.inputs import USUAL_SCALE
 
@@ -68,7 +68,7 @@ def rim_trust(mask: NDArray[np.bool_], voxel_size: tuple[float, float, float]) -
     (X, Y, Z) float32
         Of the distance d to the nearest voxel outside the mask; zero there.
     """
-    depth = distance_transform_edt(mask, sampling=voxel_size)
+    depth = depth_below_surface(mask, voxel_size)
     trust: NDArray[np.float32] = np.square(np.minimum(depth / RIM_MM, 1)).astype(np.float32)
     return trust
 
@@ -88,9 +88,8 @@ def hold_to_field(
 
     .. math:: \min_\chi \tfrac12 \| W (d * \chi - f) \|_2^2 + \tfrac{\mu}{2} \| \chi - \chi_0 \|_2^2
 
-    where the field is trusted in full, in closed form; where it is not, one step from the network's map
-    (:func:`physics.inversion.data_consistency`). Edges of the magnitude add what the network
-    does not know, as in :func:`physics.total_variation.total_variation`,
+    in a few steps from the network's map (:func:`physics.inversion.data_consistency`). Edges of the magnitude
+    add what the network does not know, as in :func:`physics.total_variation.total_variation`,
 
     .. math:: \min_\chi \tfrac12 \| W (d * \chi - f) \|_2^2 + \tfrac{0.3 \mu}{2} \| \chi - \chi_0 \|_2^2
               + \lambda \mathrm{TV}_{\mathrm{edges}}(\chi), \qquad \lambda = 1.2 \cdot 10^{-3} \, \sigma / s
