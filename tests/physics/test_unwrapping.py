@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qsm_ai.physics.unwrapping import unwrap_echoes, unwrap_path, wrap
+from qsm_ai.physics.unwrapping import in_step, unwrap_echoes, unwrap_path, wrap
 
 Volume = NDArray[np.float32]
 TWO_PI = 2 * np.pi
@@ -132,3 +132,29 @@ def test_a_voxel_that_loses_its_signal_does_not_pull_its_neighbours_along() -> N
     unwrapped = unwrap_echoes(wrapped, magnitude, np.ones(rate.shape, bool), ECHO_TIMES)
     steps = np.diff(unwrapped, axis=0) - np.diff(true, axis=0)
     assert np.abs(steps[:, ~lost]).max() < 1e-2
+
+
+@pytest.mark.parametrize("f0", [-2.0, 0.3, 2.0])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_echoes_that_lost_whole_turns_come_back_onto_one_line(f0: float, weighed: bool) -> None:
+    """f0 in ppm at 3 T, as many turns off as a phase unwrapped by itself may be."""
+    rng = np.random.default_rng(4)
+    shape, times = (8, 9, 10), (0.004, 0.009, 0.014, 0.019)
+    mask = rng.random(shape) < 0.8
+    field = f0 + 0.02 * rng.standard_normal(shape)
+    rate = 2 * np.pi * 42.576 * 3
+    true = np.stack([0.7 + rate * t * field for t in times])
+    lost = np.array([1, -2, 5, 3])[:, None, None, None]
+    magnitude = rng.uniform(0.5, 1, true.shape).astype(np.float32) if weighed else None
+    aligned = in_step((true + 2 * np.pi * lost).astype(np.float32), magnitude, mask, times)
+    slopes = np.diff(aligned[:, mask], axis=0) / np.diff(times)[:, None]
+    assert np.ptp(slopes, axis=0).max() < 0.1
+    # What one turn between the first two echoes hides no series of echoes can tell.
+    hidden = (slopes.mean() / rate - field[mask].mean()) * 42.576 * 3 * (times[1] - times[0])
+    assert hidden == pytest.approx(np.round(hidden), abs=1e-3)
+    assert not aligned[:, ~mask].any()
+
+
+def test_a_single_echo_is_in_step_with_itself() -> None:
+    phase = np.full((1, 3, 3, 3), 9.0, np.float32)
+    np.testing.assert_array_equal(in_step(phase, None, np.ones((3, 3, 3), bool), (0.01,)), phase)

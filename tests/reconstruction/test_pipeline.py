@@ -131,6 +131,14 @@ def test_every_choice_gives_a_clean_map(
     assert agreement(result.chi, phantom) > 0.25
 
 
+def test_a_mask_without_room_for_a_ball_is_refused_by_v_sharp(scan: Scan) -> None:
+    thin = np.zeros_like(scan.mask)
+    thin[20:24:2, 20:24:2, 20] = True
+    with pytest.raises(MaskRefusal, match="no ball") as refused:
+        reconstruct(replace(scan, mask=thin), Options("tkd", background="v-sharp"))
+    assert "pdf" in refused.value.mend
+
+
 def test_the_reference_is_what_was_asked(scan: Scan, phantom: Phantom) -> None:
     mean = reconstruct(scan, Options("tkd", "mean")).chi
     none = reconstruct(scan, Options("tkd", "none")).chi

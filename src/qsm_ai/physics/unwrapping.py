@@ -148,6 +148,41 @@ def unwrap_echoes(
     return unwrapped
 
 
+def in_step(
+    unwrapped: NDArray[np.float32],
+    magnitude: NDArray[np.float32] | None,
+    mask: NDArray[np.bool_],
+    echo_times: tuple[float, ...],
+) -> NDArray[np.float32]:
+    """Bring echoes that were unwrapped one by one onto a line, by whole turns of each.
+
+    The second echo comes within half a turn of the first, in the median; each later one as near as it can be
+    to the earlier ones' line, as in :func:`unwrap_echoes`.
+
+    Parameters
+    ----------
+    unwrapped : (E, X, Y, Z) float32, rad
+        Each right up to one multiple of 2π.
+    magnitude : (E, X, Y, Z) float32 or None
+    mask : (X, Y, Z) bool
+    echo_times : E values, s, increasing
+
+    Returns
+    -------
+    (E, X, Y, Z) float32, rad
+        Zero outside the mask.
+    """
+    aligned = np.zeros(unwrapped.shape, np.float32)
+    done = unwrapped[:, mask]
+    weights = magnitude[:, mask] ** 2 if magnitude is not None else np.ones_like(done)
+    for echo in range(1, len(echo_times) if mask.any() else 1):
+        times = np.asarray(echo_times[:echo], np.float32)
+        expected = done[0] if echo == 1 else _line_at(echo_times[echo], done[:echo], weights[:echo], times)
+        done[echo] -= TWO_PI * np.round(np.median(done[echo] - expected) / TWO_PI)
+    aligned[:, mask] = done
+    return aligned
+
+
 def _line_at(
     time: float, phase: NDArray[np.float32], weights: NDArray[np.float32], times: NDArray[np.float32]
 ) -> NDArray[np.float32]:

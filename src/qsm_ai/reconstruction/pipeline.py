@@ -20,7 +20,7 @@ from qsm_ai.physics.masking import brain_mask
 from qsm_ai.physics.r2star import r2star
 from qsm_ai.physics.referencing import csf_region, reference
 from qsm_ai.physics.total_variation import total_variation, variation
-from qsm_ai.physics.unwrapping import unwrap_echoes
+from qsm_ai.physics.unwrapping import in_step, unwrap_echoes
 from qsm_ai.reconstruction.calibration import shipped_calibration
 from qsm_ai.reconstruction.consistency import consistency_weight, hold_to_field, rim_trust
 from qsm_ai.reconstruction.evidence import Evidence
@@ -279,7 +279,8 @@ def _field_mapping(work: _Work) -> None:
     if len(scan.echo_times) == 1:
         work.warnings.append("With a single echo the phase offset of the coils stays in the field.")
     if work.options.unwrapping == "laplacian":
-        unwrapped = unwrap_laplacian(phase, scan.grid.voxel_size) * mask
+        each = unwrap_laplacian(phase, scan.grid.voxel_size)
+        unwrapped = in_step(each, magnitude, mask, scan.echo_times)
     else:
         unwrapped = unwrap_echoes(phase, magnitude, mask, scan.echo_times)
     work.reporter.step(0.6)
@@ -301,7 +302,13 @@ def _background(work: _Work) -> None:
     if work.options.background == "v-sharp":
         from qsm_ai.physics.v_sharp import v_sharp
 
-        work.volumes["local_field"], work.valid = v_sharp(total, mask, voxel_size)
+        try:
+            work.volumes["local_field"], work.valid = v_sharp(total, mask, voxel_size)
+        except ValueError as error:
+            raise MaskRefusal(
+                f"V-SHARP cannot remove the background: {error}.",
+                mend="Choose another removal of the background (pdf keeps the whole mask), or a larger mask.",
+            ) from error
     else:
         method: Literal["pdf", "lbv"] = "lbv" if work.options.background == "lbv" else "pdf"
         work.removal = BackgroundRemoval(total, work.volumes["mask"], mask, *work.geometry, method=method)
