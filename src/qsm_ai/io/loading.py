@@ -27,6 +27,7 @@ from qsm_ai.io.roles import (
 from qsm_ai.io.sidecars import Sidecar, by_image, sidecars_of
 from qsm_ai.io.source import Limits, SourceFile
 from qsm_ai.physics.phase import PhaseScaleError, scale_to_radians
+from qsm_ai.physics.robust import robust_spread
 from qsm_ai.scan import (
     Damaged,
     DirectionRefusal,
@@ -223,7 +224,7 @@ def _field_scan(
     inside = values[mask]
     if not inside.any():
         raise FieldRefusal("is zero everywhere in the mask.", mend="Give the field in ppm.", file=source.name)
-    spread = 1.4826 * float(np.median(np.abs(inside - np.median(inside))))
+    spread = robust_spread(inside)
     if spread > (WIDEST_LOCAL_FIELD if is_local else WIDEST_TOTAL_FIELD):
         raise FieldRefusal(
             f"varies by {spread:.3g} in the mask, far too much for a field in ppm (is it in Hz or radians?).",

@@ -13,6 +13,7 @@ from qsm_ai.physics.edges import Edges
 from qsm_ai.physics.inversion import Inverter
 from qsm_ai.physics.noise import cone_noise
 from qsm_ai.physics.referencing import reference
+from qsm_ai.physics.robust import robust_spread
 from qsm_ai.physics.total_variation import total_variation
 
 Inversion = Callable[..., NDArray[np.float32]]
@@ -70,8 +71,7 @@ def robust_scale(chi: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
     float, ppm
         ``SMALLEST_SCALE`` or more.
     """
-    inside = chi[mask]
-    return max(1.4826 * float(np.median(np.abs(inside - np.median(inside)))), SMALLEST_SCALE)
+    return max(robust_spread(chi[mask]), SMALLEST_SCALE)
 
 
 def edge_weight(noise: float, scale: float) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 from qsm_ai.physics.fourier import frequencies
 from qsm_ai.physics.inversion import Inverter
+from qsm_ai.physics.robust import robust_spread
 from qsm_ai.reconstruction.evidence import Evidence
 
 TOLERANCE = 0.25
@@ -137,7 +138,7 @@ def cone_energy(evidence: Evidence) -> float:
     inside = residual[evidence.known]
     if not inside.size:
         return 0.0
-    most = np.float32(FEW * 1.4826 * np.median(np.abs(inside - np.median(inside))))
+    most = np.float32(FEW * robust_spread(inside))
     field = Inverter(evidence.local_field * evidence.known, evidence.voxel_size, evidence.b0_direction)
     left = field.transform(residual.clip(-most, most))
     size = field.voxel_size
