@@ -163,6 +163,22 @@ def test_the_picture_shows_three_planes(done: tuple[Scan, Reconstruction]) -> No
     assert np.unique(values).size > 100
 
 
+def test_the_methods_tell_what_is_done_about_sources_outside(files: Files) -> None:
+    beside = {"mask_file": files.mask, "magnitude_files": files.echo_magnitude[:1]}
+    total = load_scan(total_field=files.local_field, **beside)
+    local = load_scan(local_field=files.local_field, **beside)
+    told = {
+        (start, background): methods_paragraph(scan, Options(background=background), "qsm_vit 1")[0]
+        for start, scan in (("total", total), ("local", local))
+        for background in ("pdf", "lbv")
+    }
+    assert {key for key, text in told.items() if "shells" in text} == {("total", "pdf")}
+    assert {key for key, text in told.items() if "outside the mask being penalised" in text} == {
+        ("local", "pdf"),
+        ("local", "lbv"),
+    }
+
+
 @pytest.mark.parametrize("echoes", [1, 3])
 def test_the_methods_tell_of_one_echo_and_of_no_magnitude_what_is_true_of_them(
     files: Files, echoes: int

@@ -51,6 +51,10 @@ _INVERSION = {
     "tikhonov": ("closed-form Tikhonov regularisation (weight 0.01)", TIKHONOV_AND_TV),
     "tv": ("total-variation regularisation, solved by ADMM", TIKHONOV_AND_TV),
 }
+_COARSE_FIRST = (
+    ", after the fields of the mask, of three shells around it, of an offset and of shims up to the second "
+    "order had been fitted to the total field and subtracted"
+)
 _RELATIVE_TO = {
     "mean": "relative to the mean of the brain mask",
     "csf": "relative to the mean of cerebrospinal fluid in the ventricles, found by its low R2*",
@@ -60,6 +64,8 @@ _AGAIN = (
     f"(in {PASSES} passes, before each of which background removal was repeated on the field that the "
     "last map left unexplained) "
 )
+
+_CONFINED = " susceptibility outside the mask being penalised unless that made the map restless,"
 
 
 def methods_paragraph(scan: Scan, options: Options, network: str | None) -> tuple[str, tuple[Citation, ...]]:
@@ -116,7 +122,8 @@ def methods_paragraph(scan: Scan, options: Options, network: str | None) -> tupl
     sentences.append(f"The brain mask was {made}.")
     if scan.local_field is None:
         how, source = _BACKGROUND[options.background]
-        sentences.append(f"Background fields were removed by {how} {cite(source)}.")
+        first = _COARSE_FIRST if options.background == "pdf" else ""
+        sentences.append(f"Background fields were removed by {how} {cite(source)}{first}.")
     direction = ", ".join(f"{b:.4f}" for b in scan.b0_direction)
     repeated = scan.local_field is None and options.background != "v-sharp"
     if options.method == "qsm-vit":
@@ -128,6 +135,7 @@ def methods_paragraph(scan: Scan, options: Options, network: str | None) -> tupl
             + "was corrected patch by patch by a convolutional transformer "
             f"network {_AGAIN if repeated else ''}and then held to the measured field inside the mask"
             + (" and, by total variation once more, to the edges of the magnitude," if guided else ",")
+            + (_CONFINED if guided and scan.local_field is not None else "")
         )
     else:
         how, source = _INVERSION[options.method]
