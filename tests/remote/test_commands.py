@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from qsm_ai.cli import app
-from qsm_ai.client import Client
+from qsm_ai.client import Client, Job, ServiceError
 from qsm_ai.client.records import job_from
 from qsm_ai.remote.commands import ADDRESS
 
@@ -68,6 +69,47 @@ def test_jobs_are_listed_by_whole_ids_and_by_names_as_they_are(monkeypatch: pyte
     assert listed.exit_code == 0, listed.output
     assert RUNNING["id"] in listed.stdout
     assert "[bold]phase[/b].nii.gz" in listed.stdout
+
+
+def test_jobs_are_listed_on_the_clock_of_who_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Client, "jobs", lambda *_: iter([job_from(RUNNING)]))
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        assert "2026-01-02 08:34" in CliRunner().invoke(app, ["jobs"]).stdout
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize("command", ["cancel", "retry", "delete"])
+def test_a_wrong_id_keeps_no_other_job_back(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def act(_: Client, one: str) -> Job:
+        if one == "wrong":
+            raise ServiceError("unknown-job", "There is no such job.", status=404)
+        return job_from(RUNNING)
+
+    monkeypatch.setattr(Client, command, act)
+    ended = CliRunner().invoke(app, [command, "a" * 32, "wrong", "b" * 32])
+    assert ended.exit_code == 1
+    assert [line.split()[0] for line in ended.stdout.splitlines()] == ["a" * 32, "b" * 32]
+    assert ended.stderr.startswith("wrong: There is no such job.")
+    assert CliRunner().invoke(app, [command, "wrong"]).exit_code == 2
+
+
+@pytest.mark.parametrize("status", [None, 401, 503])
+def test_what_is_no_fault_of_one_job_ends_them_all(
+    status: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def act(_: Client, one: str) -> Job:
+        asked.append(one)
+        raise ServiceError("unwell", "Not now.", status=status)
+
+    monkeypatch.setattr(Client, "cancel", act)
+    assert CliRunner().invoke(app, ["cancel", "a" * 32, "b" * 32]).exit_code in (1, 2)
+    assert asked == ["a" * 32]
 
 
 @pytest.mark.parametrize("arguments", [["status", "--follow"], ["fetch"], ["delete"]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -52,6 +52,9 @@ PhaseSign = Annotated[
 ADDRESS = "http://127.0.0.1:8080"
 """Where ``qsm-ai serve`` and Compose offer the service."""
 
+ABOUT_ONE_JOB = (404, 409, 410, 422)
+"""Answers that say something of the job that was named, and nothing of others."""
+
 GOES_ON = "Interrupted. What the service has begun goes on: `qsm-ai jobs` shows it, `qsm-ai cancel` stops it."
 WIDE = 400
 """Columns where nobody looks, so that nothing is cut to the width of a terminal that is not there."""
@@ -65,6 +68,23 @@ def _service(url: str, key: str | None) -> Iterator[Client]:
 
     with plain_errors(interrupted=GOES_ON), _refusals(), Client(url, api_key=key) as client:
         yield client
+
+
+def _each(jobs: list[str], act: Callable[[str], str]) -> None:
+    """Do something to every job, and say of which it could not be done: one wrong id keeps no other back."""
+    from qsm_ai.client import ServiceError
+
+    left = 0
+    for one in jobs:
+        try:
+            typer.echo(f"{one} {act(one)}")
+        except ServiceError as error:
+            if len(jobs) == 1 or error.status not in ABOUT_ONE_JOB:
+                raise
+            left += 1
+            typer.secho(f"{one}: {error}", err=True, fg=typer.colors.RED)
+    if left:
+        raise typer.Exit(1)
 
 
 @contextmanager
@@ -257,25 +277,26 @@ def fetch(
 def cancel(jobs: JobIds, url: Url = ADDRESS, api_key: Key = None) -> None:
     """Stop queued or running jobs."""
     with _service(url, api_key) as client:
-        for one in jobs:
-            typer.echo(f"{one} {client.cancel(one).state}")
+        _each(jobs, lambda one: client.cancel(one).state)
 
 
 @app.command()
 def retry(jobs: JobIds, url: Url = ADDRESS, api_key: Key = None) -> None:
     """Queue failed or cancelled jobs again, with the uploads that are still there."""
     with _service(url, api_key) as client:
-        for one in jobs:
-            typer.echo(f"{one} {client.retry(one).state}")
+        _each(jobs, lambda one: client.retry(one).state)
 
 
 @app.command()
 def delete(jobs: JobIds, url: Url = ADDRESS, api_key: Key = None) -> None:
     """Delete jobs with their uploads and results, for good."""
+
+    def gone(one: str) -> str:
+        client.delete(one)
+        return "deleted"
+
     with _service(url, api_key) as client:
-        for one in jobs:
-            client.delete(one)
-            typer.echo(f"{one} deleted")
+        _each(jobs, gone)
 
 
 @app.command(cls=SeveralValues)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from types import TracebackType
 
 import typer
@@ -87,9 +88,17 @@ def job_table(jobs: Iterable[Job]) -> Table:
         table.add_column(column, overflow="fold")
     for job in jobs:
         files = job.raw.get("files") or [{"name": ""}]
-        created = str(job.raw.get("created_at", ""))[:16].replace("T", " ")
+        created = _here(str(job.raw.get("created_at", "")))
         table.add_row(job.id, job.state, progress(job), created, str(files[0]["name"]))
     return table
+
+
+def _here(time: str) -> str:
+    """A time of the service on the clock of who reads it."""
+    try:
+        return f"{datetime.fromisoformat(time).astimezone():%Y-%m-%d %H:%M}"
+    except ValueError:
+        return time
 
 
 def progress(job: Job) -> str:
