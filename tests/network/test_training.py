@@ -141,11 +141,14 @@ class TestPool:
         assert first.shape == (2, 8, 24, 24, 24)
         assert first.dtype == torch.float32
 
-    def test_one_step_in_so_many_is_a_large_crop_alone(self, examples: Path) -> None:
-        plan = Plan(batch=3, crop=24, large_crop=32, large_every=4)
-        shapes = [Pool(examples).batch(plan, step).shape for step in range(8)]
-        small, large = (3, 8, 24, 24, 24), (1, 8, 32, 32, 32)
-        assert shapes == [small, small, small, large] * 2
+    @pytest.mark.parametrize(("batch", "large"), [(1, 1), (3, 1), (5, 2), (12, 5)])
+    def test_one_step_in_so_many_has_large_crops_of_no_more_voxels(
+        self, examples: Path, batch: int, large: int
+    ) -> None:
+        plan = Plan(batch=batch, crop=24, large_crop=32, large_every=4)
+        shapes = [tuple(Pool(examples).batch(plan, step).shape) for step in range(4)]
+        assert shapes[:3] == 3 * [(batch, 8, 24, 24, 24)]
+        assert shapes[3] == (large, 8, 32, 32, 32)
 
     def test_a_crop_larger_than_its_example_holds_all_of_it(self, tmp_path: Path) -> None:
         stack = np.random.default_rng(0).standard_normal((8, 5, 6, 7)).astype(np.float16)

@@ -37,7 +37,10 @@ def train(
     batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 2,
     crop: Annotated[int, typer.Option(help="Edge of a crop, voxels; a multiple of 8.")] = 64,
     large_crop: Annotated[
-        int, typer.Option(help="Edge of the crop that one step in five takes instead, alone.")
+        int,
+        typer.Option(
+            help="Edge of the crops that one step in five takes instead, as many as fit into the batch."
+        ),
     ] = 96,
     rate: Annotated[float, typer.Option(help="Learning rate of the plateau.")] = 1e-3,
     examples: Annotated[int, typer.Option(min=1, help="Invented scans to learn from.")] = 400,
