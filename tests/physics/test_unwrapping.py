@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from qsm_ai.physics.field_mapping import fit_field
+from qsm_ai.physics.laplacian_unwrapping import unwrap_laplacian
 from qsm_ai.physics.unwrapping import in_step, unwrap_echoes, unwrap_path, wrap
 
 Volume = NDArray[np.float32]
@@ -153,6 +155,24 @@ def test_echoes_that_lost_whole_turns_come_back_onto_one_line(f0: float, weighed
     hidden = (slopes.mean() / rate - field[mask].mean()) * 42.576 * 3 * (times[1] - times[0])
     assert hidden == pytest.approx(np.round(hidden), abs=1e-3)
     assert not aligned[:, ~mask].any()
+
+
+@pytest.mark.parametrize("f0", [-2.0, 0.3, 2.0])
+def test_a_field_with_f0_is_as_sure_by_the_laplacian_as_along_paths(f0: float) -> None:
+    rng = np.random.default_rng(5)
+    shape, times, voxel = (20, 18, 16), (0.004, 0.009, 0.014, 0.019), (1.0, 1.0, 1.0)
+    x, y, z = np.indices(shape) / 20
+    field = f0 + 0.1 * np.sin(3 * x) * np.cos(2 * y) + 0.05 * z
+    true = np.stack([0.7 + 2 * np.pi * 42.576 * 3 * t * field for t in times])
+    phase = wrap((true + 0.02 * rng.standard_normal(true.shape)).astype(np.float32))
+    mask = np.ones(shape, bool)
+    ways = in_step(unwrap_laplacian(phase, voxel), None, mask, times), unwrap_echoes(phase, None, mask, times)
+    laplacian, along_paths = (fit_field(way, None, mask, times, 3.0, voxel) for way in ways)
+    assert np.median(laplacian.standard_error) == pytest.approx(
+        np.median(along_paths.standard_error), rel=0.1
+    )
+    relative = [fit.total_field - np.median(fit.total_field) for fit in (laplacian, along_paths)]
+    np.testing.assert_allclose(relative[0], relative[1], atol=0.01)
 
 
 def test_a_single_echo_is_in_step_with_itself() -> None:
