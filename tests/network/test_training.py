@@ -274,11 +274,11 @@ class TestTrainer:
 
     def test_it_learns(self, tmp_path: Path, examples: Path, small_network: Make) -> None:
         """The target is half of an input: a few dozen steps begin to find it."""
-        plan = Plan(steps=64, warmup=1, decay=1, crop=24, large_every=0, rate=1e-2)
+        plan = Plan(steps=80, warmup=1, decay=1, crop=24, large_every=0, rate=1e-2)
         trainer = Trainer(plan, tmp_path, model=small_network())
         pool = Pool(examples)
         losses = [trainer.update(pool.batch(plan, step)) for step in range(plan.steps)]
-        assert np.mean(losses[-4:]) < 0.85 * losses[0]
+        assert np.mean(losses[-4:]) < 0.8 * losses[0]
 
     def test_the_average_lags_behind(self, tmp_path: Path, examples: Path, small_network: Make) -> None:
         trainer = Trainer(PLAN, tmp_path, model=small_network(1))
