@@ -138,10 +138,9 @@ def unwrap_echoes(
     step = unwrap_path(wrap(phase[1] - phase[0]), product, mask)
     unwrapped[1] = unwrapped[0] + step
     done = unwrapped[:, mask]
-    weights = magnitude[:, mask] ** 2 if magnitude is not None else np.ones_like(done)
+    weights = _weights(magnitude, mask, done)
     for echo in range(2, len(echo_times)):
-        times = np.asarray(echo_times[:echo], np.float32)
-        predicted = _line_at(echo_times[echo], done[:echo], weights[:echo], times)
+        predicted = _line_at(echo, echo_times, done, weights)
         measured = phase[echo][mask]
         done[echo] = measured + TWO_PI * np.round((predicted - measured) / TWO_PI)
     unwrapped[:, mask] = done
@@ -174,19 +173,27 @@ def in_step(
     """
     aligned = np.zeros(unwrapped.shape, np.float32)
     done = unwrapped[:, mask]
-    weights = magnitude[:, mask] ** 2 if magnitude is not None else np.ones_like(done)
+    weights = _weights(magnitude, mask, done)
     for echo in range(1, len(echo_times) if mask.any() else 1):
-        times = np.asarray(echo_times[:echo], np.float32)
-        expected = done[0] if echo == 1 else _line_at(echo_times[echo], done[:echo], weights[:echo], times)
+        expected = done[0] if echo == 1 else _line_at(echo, echo_times, done, weights)
         done[echo] -= TWO_PI * np.round(np.median(done[echo] - expected) / TWO_PI)
     aligned[:, mask] = done
     return aligned
 
 
-def _line_at(
-    time: float, phase: NDArray[np.float32], weights: NDArray[np.float32], times: NDArray[np.float32]
+def _weights(
+    magnitude: NDArray[np.float32] | None, mask: NDArray[np.bool_], phase: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Value at ``time`` of the weighted line through each voxel's phases so far."""
+    """Of each voxel's phases (E, N): the magnitude's squares, or all the same."""
+    return magnitude[:, mask] ** 2 if magnitude is not None else np.ones_like(phase)
+
+
+def _line_at(
+    echo: int, echo_times: tuple[float, ...], phase: NDArray[np.float32], weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Value at an echo of the weighted line through each voxel's phases before it."""
+    times = np.asarray(echo_times[:echo], np.float32)
+    phase, weights = phase[:echo], weights[:echo]
     t = times[:, None]
     total = np.maximum(weights.sum(axis=0), 1e-20)
     mean_time = (weights * t).sum(axis=0) / total
@@ -196,4 +203,4 @@ def _line_at(
     # A voxel without signal has no line: its first two echoes give one.
     plain = (phase[1] - phase[0]) / (times[1] - times[0])
     slope = np.where(spread > 1e-6 * total * float(times[1] - times[0]) ** 2, slope, plain)
-    return np.asarray(mean_phase + slope * (time - mean_time), np.float32)
+    return np.asarray(mean_phase + slope * (echo_times[echo] - mean_time), np.float32)

@@ -44,12 +44,11 @@ class BackgroundRemoval:
         method: Literal["pdf", "lbv"] = "pdf",
         sources: type[OuterSources] = OuterSources,
     ) -> None:
-        if method == "pdf":
-            coarse = coherent_background(total_field, mask, known, voxel_size, b0_direction)
-            total_field = total_field - coarse
         self._total_field, self._known, self._voxel_size = total_field, known, voxel_size
         self._sources: OuterSources | None = None
         if method == "pdf":
+            coarse = coherent_background(total_field, mask, known, voxel_size, b0_direction)
+            self._total_field = total_field - coarse
             # Voxels without a trustworthy field say nothing, but are no place for outer sources either: a
             # calcification there would be taken for background.
             silent = np.where(known, np.float32(1), np.float32(np.inf))
